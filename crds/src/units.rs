@@ -23,8 +23,13 @@ pub enum UnitError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
 
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 impl Span {
     /// A span of whole milliseconds.
@@ -60,12 +65,23 @@ impl FromStr for Span {
             let (number, tail) = rest.split_at(digits);
             let unit_len = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, next) = tail.split_at(unit_len);
-            let scale = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1;
+            let scale = DURATION_UNITS
+                .iter()
+                .find(|(name, _)| *name == unit)
+                .ok_or_else(invalid)?
+                .1;
             let number: u64 = number.parse().map_err(|_| invalid())?;
-            millis = number.checked_mul(scale).and_then(|part| millis.checked_add(part)).ok_or_else(invalid)?;
+            millis = number
+                .checked_mul(scale)
+                .and_then(|part| millis.checked_add(part))
+                .ok_or_else(invalid)?;
             rest = next;
         }
-        if text.is_empty() { Err(invalid()) } else { Ok(Self::from_millis(millis)) }
+        if text.is_empty() {
+            Err(invalid())
+        } else {
+            Ok(Self::from_millis(millis))
+        }
     }
 }
 
@@ -117,7 +133,13 @@ impl FromStr for Size {
         let (number, unit) = text.split_at(digits);
         let scale = match unit {
             "" => 1,
-            _ => SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?.1,
+            _ => {
+                SIZE_UNITS
+                    .iter()
+                    .find(|(name, _)| *name == unit)
+                    .ok_or_else(invalid)?
+                    .1
+            }
         };
         let number: u64 = number.parse().map_err(|_| invalid())?;
         number.checked_mul(scale).map(Self).ok_or_else(invalid)
@@ -126,7 +148,10 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZE_UNITS.iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0) {
+        match SIZE_UNITS
+            .iter()
+            .find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0)
+        {
             Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
             None => write!(f, "{}", self.0),
         }

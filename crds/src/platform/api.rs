@@ -1,0 +1,449 @@
+//! `spec.api`: the API tier and the settings of the process in it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::autoscaling::v2::MetricSpec;
+use k8s_openapi::api::core::v1::{Affinity, Toleration, TopologySpreadConstraint};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Resources, SecretKeyRef, rules};
+use crate::config::LogLevel as ConfigLogLevel;
+use crate::units::{Size, Span};
+
+/// The API tier.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiSpec {
+    /// Number of pods. Counts only without autoscaling.
+    #[schemars(range(min = 1, max = 200))]
+    pub replicas: i32,
+    /// Horizontal autoscaling.
+    pub autoscaling: Autoscaling,
+    /// CPU, memory and ephemeral storage of each pod.
+    pub resources: Resources,
+    /// The two-tier cache.
+    pub cache: Cache,
+    /// Use of PostgreSQL.
+    pub database: DatabaseUse,
+    /// Requests per person.
+    pub rate_limit: RateLimit,
+    /// Real-time connections.
+    pub websocket: WebSocket,
+    /// Lifetimes of tokens.
+    pub auth: Auth,
+    /// Endpoint that computes embeddings, OpenAI-compatible. Without one, search is lexical.
+    pub embeddings: Embeddings,
+    /// What a pod does when it is asked to stop.
+    pub drain: Drain,
+    /// Least severe level that is logged. Changes without a restart.
+    pub log_level: LogLevel,
+    /// Additions to the pods.
+    pub pod_template: PodTemplate,
+}
+
+impl Default for ApiSpec {
+    fn default() -> Self {
+        Self {
+            replicas: 3,
+            autoscaling: Autoscaling::default(),
+            resources: Resources::of(
+                &[("cpu", "250m"), ("memory", "256Mi")],
+                &[("cpu", "2"), ("memory", "512Mi"), ("ephemeral-storage", "1Gi")],
+            ),
+            cache: Cache::default(),
+            database: DatabaseUse::default(),
+            rate_limit: RateLimit::default(),
+            websocket: WebSocket::default(),
+            auth: Auth::default(),
+            embeddings: Embeddings::default(),
+            drain: Drain::default(),
+            log_level: LogLevel::default(),
+            pod_template: PodTemplate::default(),
+        }
+    }
+}
+
+/// Horizontal autoscaling.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("self.minReplicas <= self.maxReplicas", "minReplicas is greater than maxReplicas: lower the first or raise the second"),
+])))]
+pub struct Autoscaling {
+    /// Off: `api.replicas` counts.
+    pub enabled: bool,
+    /// Fewest pods.
+    #[schemars(range(min = 1, max = 200))]
+    pub min_replicas: i32,
+    /// Most pods.
+    #[schemars(range(min = 1, max = 200))]
+    pub max_replicas: i32,
+    /// Average CPU use that is aimed for, in percent of the request.
+    #[schemars(range(min = 1, max = 100))]
+    pub target_cpu_utilization: i32,
+    /// Average memory use that is aimed for, in percent of the request.
+    #[schemars(range(min = 1, max = 100))]
+    pub target_memory_utilization: i32,
+    /// How fast pods are added.
+    pub scale_up: ScaleUp,
+    /// How slowly pods are taken away.
+    pub scale_down: ScaleDown,
+    /// Further metrics, as in a HorizontalPodAutoscaler.
+    #[schemars(schema_with = "free_list")]
+    pub pod_metrics: Vec<MetricSpec>,
+}
+
+impl Default for Autoscaling {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            min_replicas: 3,
+            max_replicas: 10,
+            target_cpu_utilization: 70,
+            target_memory_utilization: 80,
+            scale_up: ScaleUp::default(),
+            scale_down: ScaleDown::default(),
+            pod_metrics: Vec::new(),
+        }
+    }
+}
+
+/// How fast pods are added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaleUp {
+    /// Seconds of load that count before pods are added.
+    #[schemars(range(min = 0, max = 3600))]
+    pub stabilization_window_seconds: i32,
+    /// Growth in one period, in percent.
+    #[schemars(range(min = 1, max = 1000))]
+    pub percent: i32,
+    /// Length of a period in seconds.
+    #[schemars(range(min = 1, max = 1800))]
+    pub period_seconds: i32,
+}
+
+impl Default for ScaleUp {
+    fn default() -> Self {
+        Self {
+            stabilization_window_seconds: 60,
+            percent: 100,
+            period_seconds: 60,
+        }
+    }
+}
+
+/// How slowly pods are taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaleDown {
+    /// Seconds of calm that count before pods are taken away.
+    #[schemars(range(min = 0, max = 3600))]
+    pub stabilization_window_seconds: i32,
+}
+
+impl Default for ScaleDown {
+    fn default() -> Self {
+        Self {
+            stabilization_window_seconds: 300,
+        }
+    }
+}
+
+/// The two-tier cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cache {
+    /// Off: every read goes to PostgreSQL.
+    pub enabled: bool,
+    /// Memory of the in-process tier of each pod.
+    pub l1_capacity: Size,
+    /// Time to live by kind of entry.
+    pub ttl: CacheTtl,
+    /// Loading before the first request.
+    pub warm_up: WarmUp,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            l1_capacity: Size::from_mib(64),
+            ttl: CacheTtl::default(),
+            warm_up: WarmUp::default(),
+        }
+    }
+}
+
+/// Time to live by kind of entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CacheTtl {
+    /// Validated access tokens.
+    pub tokens: Span,
+    /// Profiles.
+    pub user_profile: Span,
+    /// Permissions.
+    pub permissions: Span,
+    /// Lists of memories.
+    pub memories: Span,
+    /// The plan catalogue.
+    pub plans: Span,
+    /// Recommendations.
+    pub recommendations: Span,
+    /// Analyses of usage.
+    pub usage_analysis: Span,
+    /// Anything else.
+    #[serde(rename = "default")]
+    pub other: Span,
+}
+
+impl Default for CacheTtl {
+    fn default() -> Self {
+        Self {
+            tokens: Span::from_secs(300),
+            user_profile: Span::from_secs(900),
+            permissions: Span::from_secs(900),
+            memories: Span::from_secs(60),
+            plans: Span::from_secs(3_600),
+            recommendations: Span::from_secs(86_400),
+            usage_analysis: Span::from_secs(604_800),
+            other: Span::from_secs(300),
+        }
+    }
+}
+
+/// Loading of the cache before the first request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WarmUp {
+    /// Whether a starting pod loads what is asked most.
+    pub on_start: bool,
+    /// Cron expressions (five fields, UTC) at which one pod reloads.
+    #[schemars(length(max = 8), inner(length(min = 9, max = 64)))]
+    pub schedules: Vec<String>,
+}
+
+impl Default for WarmUp {
+    fn default() -> Self {
+        Self {
+            on_start: true,
+            schedules: Vec::new(),
+        }
+    }
+}
+
+/// Use of PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatabaseUse {
+    /// Most connections of one pod, primary and replicas together. The operator lowers it where all pods together
+    /// would take more than 80 % of what PostgreSQL allows.
+    #[schemars(range(min = 2, max = 100))]
+    pub pool_size: i32,
+    /// How long a request waits for a connection.
+    pub acquire_timeout: Span,
+    /// A replica further behind than this serves nothing.
+    pub max_replica_lag: Span,
+    /// How long a read waits for a replica to catch up with the reader's own writes before it asks the primary.
+    pub read_your_writes_timeout: Span,
+    /// Statements that take longer are logged.
+    pub slow_query_threshold: Span,
+}
+
+impl Default for DatabaseUse {
+    fn default() -> Self {
+        Self {
+            pool_size: 8,
+            acquire_timeout: Span::from_secs(2),
+            max_replica_lag: Span::from_secs(1),
+            read_your_writes_timeout: Span::from_millis(20),
+            slow_query_threshold: Span::from_millis(100),
+        }
+    }
+}
+
+/// Requests per person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RateLimit {
+    /// Sustained requests per minute.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_minute: i32,
+    /// Requests that may come at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub burst: i32,
+    /// Login attempts per minute, by account and by address.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub login_per_minute: i32,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: 600,
+            burst: 100,
+            login_per_minute: 10,
+        }
+    }
+}
+
+/// Real-time connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebSocket {
+    /// Most sockets of one pod.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: i32,
+    /// Bytes that may wait for one slow socket before it is closed.
+    pub send_buffer: Size,
+    /// Events kept for each channel, for clients that come back.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub history_size: i32,
+    /// How long they are kept.
+    pub history_ttl: Span,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            max_connections: 50_000,
+            send_buffer: Size::from_kib(128),
+            history_size: 300,
+            history_ttl: Span::from_secs(600),
+        }
+    }
+}
+
+/// Lifetimes of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Auth {
+    /// How long an access token is good for.
+    pub access_token_ttl: Span,
+    /// How long a refresh token is good for.
+    pub refresh_token_ttl: Span,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            access_token_ttl: Span::from_secs(900),
+            refresh_token_ttl: Span::from_secs(2_592_000),
+        }
+    }
+}
+
+/// Endpoint that computes embeddings. All of `url`, `model` and `dimensions`, or none.
+#[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("has(self.url) == has(self.model) && has(self.url) == has(self.dimensions)", "set url, model and dimensions together, or none of them"),
+])))]
+pub struct Embeddings {
+    /// Base URL of an OpenAI-compatible API.
+    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Model name.
+    #[schemars(length(min = 1, max = 128))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Length of its vectors.
+    #[schemars(range(min = 1, max = 4000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<i32>,
+    /// API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_ref: Option<SecretKeyRef>,
+}
+
+/// What a pod does when it is asked to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drain {
+    /// Time for requests in flight and open sockets to end.
+    pub timeout: Span,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            timeout: Span::from_secs(30),
+        }
+    }
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures that need a person.
+    Error,
+    /// Failures that were handled.
+    Warn,
+    /// Normal operation.
+    #[default]
+    Info,
+    /// Decisions in detail.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for ConfigLogLevel {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// Additions to the API pods. Labels and annotations of the operator win where names collide.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodTemplate {
+    /// Further labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Node labels that a node must carry.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that are tolerated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "free_list")]
+    pub tolerations: Vec<Toleration>,
+    /// Affinity, as in a pod. Replaces the operator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_object")]
+    pub affinity: Option<Affinity>,
+    /// Spread over nodes and zones, as in a pod. Replaces the operator's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "free_list")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Name of a PriorityClass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+/// A pod field that Kubernetes itself validates; its own schema here would take up half of the CRD.
+fn free_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn free_list(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    })
+}
