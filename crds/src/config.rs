@@ -128,7 +128,7 @@ pub struct Instance {
     pub name: String,
     /// DNS name or address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[garde(custom(one_address(&self.url_file)))]
+    #[garde(custom(one_address(self.url_file.as_ref())))]
     pub host: Option<String>,
     /// TCP port.
     #[serde(default = "default_postgres_port")]
@@ -140,7 +140,7 @@ pub struct Instance {
     pub url_file: Option<PathBuf>,
 }
 
-fn one_address(url_file: &Option<PathBuf>) -> impl FnOnce(&Option<String>, &()) -> garde::Result + '_ {
+fn one_address(url_file: Option<&PathBuf>) -> impl FnOnce(&Option<String>, &()) -> garde::Result + '_ {
     move |host, ()| match (host, url_file) {
         (Some(_), None) | (None, Some(_)) => Ok(()),
         _ => Err(garde::Error::new("give either host or urlFile")),
@@ -153,7 +153,7 @@ fn one_address(url_file: &Option<PathBuf>) -> impl FnOnce(&Option<String>, &()) 
 pub struct Redis {
     /// Sentinels, each as `host:port`; any one of them is enough to find the primary.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[garde(length(max = 9), custom(one_redis(&self.url_file)))]
+    #[garde(length(max = 9), custom(one_redis(self.url_file.as_ref())))]
     pub sentinels: Vec<String>,
     /// Name under which the Sentinels know the primary.
     #[serde(default = "default_master_name")]
@@ -169,7 +169,7 @@ pub struct Redis {
     pub url_file: Option<PathBuf>,
 }
 
-fn one_redis(url_file: &Option<PathBuf>) -> impl FnOnce(&Vec<String>, &()) -> garde::Result + '_ {
+fn one_redis(url_file: Option<&PathBuf>) -> impl FnOnce(&Vec<String>, &()) -> garde::Result + '_ {
     move |sentinels, ()| {
         if sentinels.is_empty() == url_file.is_some() {
             Ok(())
