@@ -36,12 +36,14 @@ const FOLDER_PREFIX: &str = "tanka-services-";
 pub struct Stack {
     services: BTreeMap<String, Service>,
     folder: PathBuf,
+    kept_logs: PathBuf,
     _used: File,
 }
 
 impl Stack {
     /// An empty one with a fresh folder. The folder is in the system's temporary one, because a socket's path must be short.
-    pub fn new() -> Result<Self> {
+    /// Its logs are copied to `kept_logs` in the end.
+    pub fn new(kept_logs: PathBuf) -> Result<Self> {
         let parent = std::env::temp_dir();
         delete_abandoned(&parent);
         let folder = (0..1000)
@@ -54,8 +56,7 @@ impl Stack {
         fs::create_dir(folder.join("logs"))?;
         Ok(Self {
             services: BTreeMap::new(),
-            folder,
-            _used: used,
+            folder, kept_logs, _used: used,
         })
     }
 
@@ -110,25 +111,33 @@ impl Stack {
         Ok(())
     }
 
-    /// Ends everything and keeps the logs in `logs`.
-    pub async fn tear_down(mut self, logs: &Path) -> Result<()> {
+    /// Ends everything, and waits until it has ended.
+    pub async fn tear_down(mut self) -> Result<()> {
         for service in self.services.values_mut() {
             service.kill().await?;
         }
-        let _ = fs::remove_dir_all(logs);
-        fs::create_dir_all(logs)?;
+        Ok(())
+    }
+
+    fn keep_logs(&self) -> Result<()> {
+        fs::create_dir_all(&self.kept_logs)?;
         for entry in fs::read_dir(self.folder.join("logs"))? {
             let path = entry?.path();
-            fs::copy(&path, logs.join(path.file_name().unwrap_or_default()))?;
+            fs::copy(&path, self.kept_logs.join(path.file_name().unwrap_or_default()))?;
         }
         Ok(())
     }
+
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
         // Processes first: the folder may be mounted in their namespaces.
         self.services.clear();
+        if let Err(error) = self.keep_logs() {
+            eprintln!("failed to keep the logs in {}: {error:#}", self.kept_logs.display());
+        }
+
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -171,9 +180,12 @@ impl Platform {
             let _lock = lock(&folder.join("lock"), postgres::TEMPLATE_DEADLINE).await?;
             postgres::template(&folder, &postgres_root, &postgres_tag).await?
         };
-        let mut stack = Stack::new()?;
-        let redis = redis::Group::start(&mut stack, redis_root, &redis::Options::default())?;
-        let postgres = postgres::Cluster::start(&mut stack, postgres_root, &template).await?;
+        let mut stack = Stack::new(paths.state.join("services/logs"))?;
+        // All at once, since a port is free until its service listens.
+        let ports = ports::free(redis::PORTS + postgres::SERVERS)?;
+        let (redis_ports, postgres_ports) = ports.split_at(redis::PORTS);
+        let redis = redis::Group::start(&mut stack, redis_root, redis_ports, &redis::Options::default())?;
+        let postgres = postgres::Cluster::start(&mut stack, postgres_root, &template, postgres_ports.to_vec()).await?;
         postgres.wait_until_ready(&mut stack).await?;
         redis.wait_until_ready(&mut stack).await?;
         Ok(Self {

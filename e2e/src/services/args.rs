@@ -83,11 +83,8 @@ async fn run_with_services(paths: &Paths, command: &[String]) -> Result<ExitCode
             }
         }
     };
-    let logs = paths.state.join("services/logs");
-    platform.stack.tear_down(&logs).await?;
-    if code != 0 {
-        eprintln!("the logs of the services are in {}", logs.display());
-    }
+    platform.stack.tear_down().await?;
+    
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     process::Call,
     rootfs::Rootfs,
-    services::{Sandbox, Service, Stack, ports},
+    services::{Sandbox, Service, Stack},
 };
 
 /// The database and its passwords. They guard nothing: the servers listen on loopback, for the time of a test.
@@ -29,7 +29,8 @@ const DATA: &str = "/var/lib/postgresql/data/pgdata";
 const SOCKETS: &str = "/run/postgresql";
 const PATH: &str = "/usr/lib/postgresql/17/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
-const REPLICAS: usize = 2;
+/// A primary and two replicas, for which the template has slots.
+pub const SERVERS: usize = 3;
 /// Time in which another run makes the template.
 pub const TEMPLATE_DEADLINE: Duration = Duration::from_mins(1);
 const QUERY_DEADLINE: Duration = Duration::from_secs(5);
@@ -65,7 +66,9 @@ log_line_prefix = '%m [%p] %q%u@%d '
 
 /// Makes a cluster, prepares it twice with the platform's own script (which must bear that), and stops it.
 const MAKE_TEMPLATE: &str = r#"set -eu
-initdb --pgdata "$PGDATA" --username postgres --auth-local trust --auth-host scram-sha-256 --pwfile /dev/stdin \
+umask 077
+cat >/tmp/password
+initdb --pgdata "$PGDATA" --username postgres --auth-local trust --auth-host scram-sha-256 --pwfile /tmp/password \
     --encoding UTF8 --locale-provider builtin --locale C.UTF-8 --data-checksums --no-sync --no-instructions >/tmp/log
 pg_ctl --wait --silent --log /tmp/log --options "-c listen_addresses='' -c fsync=off" start
 tanka-post-bootstrap 'host=/run/postgresql user=postgres dbname=postgres'
@@ -136,9 +139,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the services `pg-primary`, `pg-replica-1` and `pg-replica-2`.
-    pub async fn start(stack: &mut Stack, root: Rootfs, template: &Path) -> Result<Self> {
-        let ports = ports::free(1 + REPLICAS)?;
+    /// Starts the services `pg-primary`, `pg-replica-1` and `pg-replica-2` on these ports.
+    pub async fn start(stack: &mut Stack, root: Rootfs, template: &Path, ports: Vec<u16>) -> Result<Self> {
+        
         for (index, port) in ports.iter().enumerate() {
             let name = if index == 0 {
                 "pg-primary".to_owned()

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     process::Call,
     rootfs::Rootfs,
-    services::{Sandbox, Service, Stack, ports},
+    services::{Sandbox, Service, Stack},
 };
 
 /// What Sentinel calls the group.
@@ -20,11 +20,13 @@ const USER: (u32, u32) = (999, 999);
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Three members, as the platform has by default.
+pub const PORTS: usize = 2 * 3;
+
 /// How a group is run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Members.
-    pub members: usize,
+    
     /// Whether each keeps an append-only log.
     pub append_only: bool,
 }
@@ -32,7 +34,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            members: 3,
+            
             append_only: true,
         }
     }
@@ -47,12 +49,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts all members at once.
-    pub fn start(stack: &mut Stack, root: Rootfs, options: &Options) -> Result<Self> {
-        let free = ports::free(2 * options.members)?;
-        let ports: Vec<(u16, u16)> = free.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    /// Starts all members at once, on two ports for each.
+    pub fn start(stack: &mut Stack, root: Rootfs, ports: &[u16], options: &Options) -> Result<Self> {
+        
+        let ports: Vec<(u16, u16)> = ports.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let group = Self { root, ports };
-        for index in 0..options.members {
+        for index in 0..group.ports.len() {
             for (name, program) in [
                 ("redis", "tanka-redis-server"),
                 ("sentinel", "tanka-redis-sentinel"),
