@@ -18,7 +18,10 @@ pub use self::status::TankaPlatformStatus;
 
 /// A whole application platform: replicated PostgreSQL, highly available Redis, an autoscaled API and its edge.
 /// An empty spec is a working platform.
-#[expect(clippy::duplicated_attributes, reason = "each printer column has a type and a path of its own")]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type and a path of its own"
+)]
 #[derive(CustomResource, JsonSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "tanka.dev",

@@ -1,1 +1,8 @@
-//! placeholder
+//! The operator: turns a `TankaPlatform` into a running platform, keeps it so, and tells the truth about it.
+
+pub mod args;
+pub mod health;
+pub mod leader;
+pub mod metrics;
+pub mod platform;
+pub mod run;

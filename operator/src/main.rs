@@ -1,1 +1,15 @@
-fn main() {}
+//! Entry point of the operator.
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<()> {
+    // Two providers in one graph would panic at the first connection; this one is chosen before anything connects.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+    let arguments = operator::args::Arguments::parse();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(operator::run::run(arguments))
+}

@@ -1,0 +1,234 @@
+//! One platform, kept: observe, validate, plan, apply, status.
+
+pub mod apply;
+pub mod assess;
+pub mod build;
+pub mod cache;
+pub mod diff;
+pub mod failover;
+#[cfg(test)]
+pub mod fixtures;
+pub mod grant;
+pub mod object;
+pub mod observe;
+pub mod plan;
+pub mod report;
+pub mod status;
+pub mod validate;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crds::TankaPlatform;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use self::apply::{Applier, Rejections};
+use self::cache::{Caches, Guarded};
+use self::failover::Tracker;
+use self::grant::Grants;
+use self::observe::World;
+use self::observe::probe::Probe;
+use self::report::Reporter;
+use self::status::Inputs;
+use self::validate::{Platform, Release, validate};
+use crate::metrics::Metrics;
+
+/// First pause after a failed look at a platform; it doubles with each further failure.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest pause.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
+
+/// Everything that a look at a platform needs.
+pub struct Context {
+    /// Images of the release.
+    pub release: Release,
+    /// Watch caches.
+    pub caches: Caches,
+    /// Reads the rest of the world.
+    pub probe: Probe,
+    /// Gives the operator its rights in a namespace.
+    pub grants: Grants,
+    /// Carries plans out.
+    pub applier: Applier,
+    /// Writes status and events.
+    pub reporter: Reporter,
+    /// Counts.
+    pub metrics: Metrics,
+    /// What is remembered of each platform between looks; all of it can be lost.
+    pub memories: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of a platform between two looks.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    tracker: Tracker,
+    rejections: Rejections,
+    failures: u32,
+}
+
+/// Why a look at a platform failed. Waiting is not a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server failed or could not be reached.
+    #[error("the Kubernetes API failed")]
+    Kubernetes(#[from] kube::Error),
+    /// The stored object is not a `TankaPlatform` that this release can read.
+    #[error("the stored object cannot be read")]
+    Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
+}
+
+/// One look at one platform.
+///
+/// # Errors
+/// When the API server fails; the next look comes after a pause.
+pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let stored = object
+        .0
+        .as_ref()
+        .map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
+    let _timer = context.metrics.reconcile();
+    if stored.metadata.deletion_timestamp.is_some() {
+        // Owner references delete what belongs to the platform; there is nothing that could hang.
+        return Ok(Action::await_change());
+    }
+    let platform = match validate(stored, &context.release) {
+        Ok(platform) => platform,
+        Err(invalid) => {
+            context.reporter.invalid(stored, &invalid.0, now()).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let action = look(stored, &platform, &context).await?;
+    context.memory(&platform.uid, |memory| memory.failures = 0);
+    Ok(action)
+}
+
+/// The pipeline.
+async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) -> Result<Action, Error> {
+    if stored.status.is_none() {
+        // Whoever looks sees that work has begun before the first object exists.
+        report(stored, platform, &World::default(), context).await?;
+    }
+    context.grants.ensure(platform).await?;
+    context.caches.ready().await;
+    let (mut world, credentials) = context.probe.observe(platform, &context.caches).await?;
+    context
+        .applier
+        .remember_credentials(&platform.namespace, credentials);
+    world.rejected = context.memory(&platform.uid, |memory| memory.rejections.clone());
+    let assessment = assess::assess(platform, &world);
+    let plan = plan::plan(platform, &world, &assessment);
+    let requeue = plan.requeue;
+    if !platform.spec.paused {
+        let rejections = context.applier.apply(platform, &world, plan).await?;
+        context.memory(&platform.uid, |memory| memory.rejections.clone_from(&rejections));
+        world.rejected = rejections;
+    }
+    report(stored, platform, &world, context).await?;
+    Ok(Action::requeue(requeue))
+}
+
+/// Writes what was seen, if it differs from what is written already.
+async fn report(
+    stored: &TankaPlatform,
+    platform: &Platform,
+    world: &World,
+    context: &Context,
+) -> Result<(), Error> {
+    let now = now();
+    let assessment = assess::assess(platform, world);
+    let primary = world
+        .patroni
+        .as_ref()
+        .and_then(|cluster| cluster.primary())
+        .map(|member| member.name.clone());
+    let failover = context.memory(&platform.uid, |memory| {
+        failover::track(&mut memory.tracker, primary.as_deref(), now)
+    });
+    if let Some(failover) = &failover {
+        context.metrics.failover(failover.downtime_millis);
+    }
+    let before = stored.status.clone().unwrap_or_default();
+    let inputs = Inputs {
+        platform,
+        world,
+        assessment: &assessment,
+        failover,
+        now,
+    };
+    context
+        .reporter
+        .write(stored, &status::status(&inputs, &before))
+        .await?;
+    Ok(())
+}
+
+impl Context {
+    fn memory<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memories.entry(uid.to_owned()).or_default())
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the controller calls it with values"
+)]
+/// When to look again after a failure: later each time, and not at the same moment for all.
+pub fn after_error(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
+    let name = object.name_any();
+    context.metrics.failed();
+    tracing::warn!(
+        platform.name = name,
+        error = error as &dyn std::error::Error,
+        "a look at a platform failed"
+    );
+    let uid = object.uid().unwrap_or_default();
+    let failures = context.memory(&uid, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    Action::requeue(backoff(failures, jitter()))
+}
+
+/// Exponential, with `jitter` in 0..1 taking away up to half.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(
+        1_u32
+            .checked_shl(failures.saturating_sub(1).min(16))
+            .unwrap_or(u32::MAX),
+    );
+    doubled.min(LONGEST_BACKOFF).mul_f64(1.0 - jitter / 2.0)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: decisions get the time from here"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: decisions get their randomness from here"
+)]
+fn jitter() -> f64 {
+    rand::RngExt::random(&mut rand::rng())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end_at_a_minute() {
+        assert_eq!(backoff(1, 0.0), Duration::from_secs(1));
+        assert_eq!(backoff(3, 0.0), Duration::from_secs(4));
+        assert_eq!(backoff(40, 0.0), Duration::from_mins(1));
+        assert_eq!(backoff(3, 1.0), Duration::from_secs(2));
+    }
+}

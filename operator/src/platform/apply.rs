@@ -1,0 +1,283 @@
+//! Carrying a plan out: create Secrets once, apply what differs, delete what has no place. Nothing to do means no request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crds::names::{self, Component};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, Error};
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::build::secrets::SecretRequest;
+use super::diff::project;
+use super::object::{Key, Kind, Object, is_ours};
+use super::observe::probe::Credentials;
+use super::observe::{Rejection, World};
+use super::plan::Plan;
+use super::plan::prune::Deletion;
+use super::plan::scaling::SEED_MANAGER;
+use super::validate::Platform;
+use crate::metrics::{Metrics, Verb};
+
+/// Time for one request to the API server.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Length of a generated password: 190 bits.
+const PASSWORD_LENGTH: usize = 32;
+
+/// Carries plans out and remembers what the API server made of each object.
+pub struct Applier {
+    client: Client,
+    metrics: Metrics,
+    /// What an object's fields looked like after it was applied, where the API server writes them differently (`1000m` as `1`).
+    accepted: Mutex<HashMap<(String, Key), Accepted>>,
+    /// Values of Secrets that were seen, so that one that is deleted comes back with credentials that work.
+    credentials: Mutex<HashMap<(String, String), BTreeMap<String, String>>>,
+}
+
+struct Accepted {
+    sent: Value,
+    stored: Value,
+}
+
+/// What could not be done, by object.
+pub type Rejections = BTreeMap<Key, Rejection>;
+
+impl Applier {
+    /// An applier that writes through `client`.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            metrics,
+            accepted: Mutex::default(),
+            credentials: Mutex::default(),
+        }
+    }
+
+    /// Carries out a plan as far as possible: one object that is refused does not stop the others.
+    ///
+    /// # Errors
+    /// Only where the API server cannot be reached or failed itself; refusals are answers.
+    pub async fn apply(&self, platform: &Platform, world: &World, plan: Plan) -> Result<Rejections, Error> {
+        let mut rejections = Rejections::new();
+        for request in &plan.secrets {
+            self.create_secret(platform, request).await?;
+        }
+        if let Some(replicas) = plan.seed_replicas {
+            self.seed_replicas(platform, world, &plan, replicas).await?;
+        }
+        for object in &plan.objects {
+            if let Err(rejection) = self.apply_object(platform, world, object).await? {
+                tracing::warn!(platform.name, platform.namespace, object = %object.key, ?rejection, "an object was rejected");
+                rejections.insert(object.key.clone(), rejection);
+            }
+        }
+        for deletion in &plan.deletions {
+            self.delete(platform, deletion).await?;
+        }
+        Ok(rejections)
+    }
+
+    /// Remembers credentials that exist, for the day on which their Secret is deleted by mistake.
+    pub fn remember_credentials(&self, namespace: &str, seen: Credentials) {
+        let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        credentials.extend(
+            seen.into_iter()
+                .map(|(secret, values)| ((namespace.to_owned(), secret), values)),
+        );
+    }
+
+    fn api(&self, platform: &Platform, kind: Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &platform.namespace, &kind.api_resource())
+    }
+
+    async fn create_secret(&self, platform: &Platform, request: &SecretRequest) -> Result<(), Error> {
+        let key = (platform.namespace.clone(), request.name.clone());
+        let remembered = self
+            .credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        let mut values = remembered.unwrap_or_default();
+        for name in request.keys {
+            values.entry((*name).to_owned()).or_insert_with(password);
+        }
+        let object: DynamicObject =
+            serde_json::from_value(request.manifest(&values)).map_err(Error::SerdeError)?;
+        let parameters = PostParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        self.metrics.write(Kind::Secret, Verb::Create);
+        match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
+            // Somebody was faster; what is there counts.
+            Err(Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.remember_credentials(
+                    &platform.namespace,
+                    Credentials::from([(request.name.clone(), values)]),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves `spec.replicas` with a field manager of its own. A Deployment that does not exist yet is created with it.
+    async fn seed_replicas(
+        &self,
+        platform: &Platform,
+        world: &World,
+        plan: &Plan,
+        replicas: i32,
+    ) -> Result<(), Error> {
+        let name = names::component(&platform.name, Component::Api);
+        let key = Key::new(Kind::Deployment, &name);
+        let Some(wanted) = plan.objects.iter().find(|object| object.key == key) else {
+            return Ok(());
+        };
+        let mut manifest = if world.objects.contains_key(&key) {
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": platform.namespace}})
+        } else {
+            wanted.manifest.clone()
+        };
+        manifest["spec"]["replicas"] = json!(replicas);
+        let api = self.api(platform, Kind::Deployment);
+        if !world.objects.contains_key(&key) && bounded(api.get_opt(&name)).await?.is_some() {
+            // The cache is behind, or the name is somebody else's: the next look decides.
+            return Ok(());
+        }
+        self.metrics.write(Kind::Deployment, Verb::Apply);
+        match bounded(api.patch(
+            &name,
+            &PatchParams::apply(SEED_MANAGER).force(),
+            &Patch::Apply(&manifest),
+        ))
+        .await
+        {
+            Err(Error::Api(status)) if status.code < 500 => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn apply_object(
+        &self,
+        platform: &Platform,
+        world: &World,
+        object: &Object,
+    ) -> Result<Result<(), Rejection>, Error> {
+        let api = self.api(platform, object.key.kind);
+        let live = match world.objects.get(&object.key) {
+            Some(live) => Some(live.clone()),
+            // The cache holds only what carries our label, and may be behind.
+            None => bounded(api.get_opt(&object.key.name))
+                .await?
+                .and_then(|live| serde_json::to_value(live).ok()),
+        };
+        if let Some(live) = &live {
+            if !is_ours(live, &platform.name, &platform.uid) {
+                return Ok(Err(Rejection::Foreign));
+            }
+            if self.is_current(platform, object, live) {
+                return Ok(Ok(()));
+            }
+        }
+        self.metrics.write(object.key.kind, Verb::Apply);
+        let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+        match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(&object.manifest))).await {
+            Ok(stored) => {
+                self.remember(
+                    platform,
+                    object,
+                    &serde_json::to_value(stored).map_err(Error::SerdeError)?,
+                );
+                tracing::info!(platform.name, platform.namespace, object = %object.key, "applied");
+                Ok(Ok(()))
+            }
+            Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                Ok(Err(Rejection::Refused(status.message.clone())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the live object has what we would send, as we write it or as the API server wrote it when we sent it last.
+    fn is_current(&self, platform: &Platform, object: &Object, live: &Value) -> bool {
+        let projection = project(live, &object.manifest);
+        if projection == object.manifest {
+            return true;
+        }
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = accepted.get(&(platform.uid.clone(), object.key.clone()));
+        known.is_some_and(|known| known.sent == object.manifest && known.stored == projection)
+    }
+
+    fn remember(&self, platform: &Platform, object: &Object, stored: &Value) {
+        let projection = project(stored, &object.manifest);
+        let key = (platform.uid.clone(), object.key.clone());
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        if projection == object.manifest {
+            accepted.remove(&key);
+        } else {
+            accepted.insert(
+                key,
+                Accepted {
+                    sent: object.manifest.clone(),
+                    stored: projection,
+                },
+            );
+        }
+    }
+
+    /// Forgets a platform that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.accepted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(owner, _), _| owner != uid);
+    }
+
+    async fn delete(&self, platform: &Platform, deletion: &Deletion) -> Result<(), Error> {
+        let preconditions = Preconditions {
+            uid: Some(deletion.uid.clone()),
+            resource_version: None,
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(preconditions),
+            ..DeleteParams::background()
+        };
+        self.metrics.write(deletion.key.kind, Verb::Delete);
+        tracing::info!(platform.name, platform.namespace, object = %deletion.key, "deleted, it has no place any more");
+        match bounded(
+            self.api(platform, deletion.key.kind)
+                .delete(&deletion.key.name, &parameters),
+        )
+        .await
+        {
+            Err(Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+async fn bounded<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(API_TIMEOUT, request)
+        .await
+        .unwrap_or_else(|_| Err(Error::Service("the API server did not answer in time".into())))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: credentials are drawn here and nowhere else"
+)]
+fn password() -> String {
+    rand::rng()
+        .sample_iter(Alphanumeric)
+        .take(PASSWORD_LENGTH)
+        .map(char::from)
+        .collect()
+}

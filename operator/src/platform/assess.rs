@@ -1,0 +1,295 @@
+//! What the observed world means for each part of a platform: is it as it should be, and if not, what is the matter first.
+
+use crds::conditions::Reason;
+use crds::names::{self, Component};
+use serde_json::Value;
+
+use super::build::{migration_job, secrets};
+use super::object::{Key, Kind};
+use super::observe::{Rejection, World};
+use super::plan::migration::{self, Migration};
+use super::validate::{Cache, Database, Platform};
+
+/// The state of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// Class of the state.
+    pub reason: Reason,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl Finding {
+    fn good(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ok: true,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    fn bad(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ok: false,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The state of all parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
+    /// PostgreSQL.
+    pub database: Finding,
+    /// Whether PostgreSQL takes writes, with or without all its replicas: enough to migrate and to serve.
+    pub database_writable: bool,
+    /// Redis.
+    pub cache: Finding,
+    /// The schema.
+    pub migrations: Finding,
+    /// The API.
+    pub api: Finding,
+    /// The way in from outside.
+    pub ingress: Finding,
+    /// A write, a replica read, a Redis round trip and an API answer.
+    pub end_to_end: Finding,
+}
+
+/// Assesses a platform.
+pub fn assess(platform: &Platform, world: &World) -> Assessment {
+    let (database, database_writable) = database(platform, world);
+    Assessment {
+        cache: cache(platform, world),
+        migrations: migrations(platform, world, database_writable, &database),
+        api: api(platform, world),
+        ingress: ingress(platform, world),
+        end_to_end: end_to_end(world),
+        database,
+        database_writable,
+    }
+}
+
+/// What stands in the way of a component before its own state is looked at.
+fn obstacle(platform: &Platform, world: &World, component: Component) -> Option<Finding> {
+    let name = names::component(&platform.name, component);
+    let secret = secrets::requests(platform)
+        .into_iter()
+        .find(|request| request.name == name);
+    if let (Some(request), Some(keys)) = (&secret, world.secrets.get(&name))
+        && let Some(key) = request.keys.iter().find(|key| !keys.contains(**key))
+    {
+        return Some(Finding::bad(
+            Reason::SecretMissing,
+            format!("Secret {name} has no key {key}: add it, or delete the Secret to have it made again"),
+        ));
+    }
+    let rejected = world
+        .rejected
+        .iter()
+        .find(|(key, _)| key.name == name || key.name.starts_with(&format!("{name}-")));
+    if let Some((key, rejection)) = rejected {
+        return Some(match rejection {
+            Rejection::Foreign => Finding::bad(
+                Reason::NameConflict,
+                format!("{key} exists and belongs to somebody else: rename or delete it"),
+            ),
+            Rejection::Refused(words) => {
+                Finding::bad(Reason::ApplyFailed, format!("{key} was refused: {words}"))
+            }
+        });
+    }
+    let problem = world.problem_of(component)?;
+    Some(Finding::bad(problem.reason, problem.message))
+}
+
+fn database(platform: &Platform, world: &World) -> (Finding, bool) {
+    let Database::Managed(managed) = &platform.database else {
+        return (Finding::good(Reason::External, "run by somebody else"), true);
+    };
+    let name = names::component(&platform.name, Component::Postgres);
+    let primary = world.patroni.as_ref().and_then(|cluster| cluster.primary());
+    let writable = primary.is_some();
+    if let Some(finding) = obstacle(platform, world, Component::Postgres) {
+        return (finding, writable);
+    }
+    let Some(cluster) = &world.patroni else {
+        return (
+            Finding::bad(Reason::Progressing, format!("no instance of {name} answers yet")),
+            false,
+        );
+    };
+    let Some(primary) = primary else {
+        return (
+            Finding::bad(Reason::NoPrimary, format!("no instance of {name} takes writes")),
+            false,
+        );
+    };
+    let streaming = cluster.streaming().count();
+    let wanted = usize::try_from(managed.instances - 1).unwrap_or(0);
+    if streaming < wanted {
+        let follows = |replica: &String| {
+            *replica == primary.name || cluster.streaming().any(|member| member.name == *replica)
+        };
+        let absent: Vec<_> = (0..managed.instances)
+            .map(|i| format!("{name}-{i}"))
+            .filter(|replica| !follows(replica))
+            .collect();
+        let message = format!(
+            "{} does not stream from {}: {streaming} of {wanted} replicas do",
+            absent.join(", "),
+            primary.name
+        );
+        return (Finding::bad(Reason::ReplicaNotStreaming, message), true);
+    }
+    (
+        Finding::good(
+            Reason::Available,
+            format!("{} is primary, {streaming} replicas stream", primary.name),
+        ),
+        true,
+    )
+}
+
+fn cache(platform: &Platform, world: &World) -> Finding {
+    let Cache::Managed(managed) = &platform.cache else {
+        return Finding::good(Reason::External, "run by somebody else");
+    };
+    if let Some(finding) = obstacle(platform, world, Component::Redis) {
+        return finding;
+    }
+    let name = names::component(&platform.name, Component::Redis);
+    let Some(view) = &world.sentinel else {
+        return Finding::bad(Reason::Progressing, format!("no Sentinel of {name} answers yet"));
+    };
+    if !view.primary_up {
+        return Finding::bad(
+            Reason::NoPrimary,
+            format!("{} is down and no other member has taken over yet", view.primary),
+        );
+    }
+    if let Some(problem) = &view.quorum_problem {
+        return Finding::bad(
+            Reason::NoQuorum,
+            format!("the Sentinels of {name} could not fail over: {problem}"),
+        );
+    }
+    let wanted = usize::try_from(managed.replicas - 1).unwrap_or(0);
+    if view.linked_replicas < wanted {
+        return Finding::bad(
+            Reason::ReplicaNotStreaming,
+            format!(
+                "{} of {wanted} replicas of {} are in step",
+                view.linked_replicas, view.primary
+            ),
+        );
+    }
+    Finding::good(
+        Reason::Available,
+        format!(
+            "{} is primary, {} replicas are in step",
+            view.primary, view.linked_replicas
+        ),
+    )
+}
+
+fn migrations(platform: &Platform, world: &World, database_writable: bool, database: &Finding) -> Finding {
+    let name = migration_job::name(platform);
+    let job = world.objects.get(&Key::new(Kind::Job, &name));
+    let words = || {
+        world
+            .pods
+            .iter()
+            .filter(|pod| pod.name.starts_with(&name))
+            .find_map(|pod| pod.last_words.clone())
+    };
+    match migration::state(job) {
+        Migration::Done => Finding::good(
+            Reason::Available,
+            format!("the schema fits release {}", platform.version),
+        ),
+        Migration::Failed { message } => {
+            let cause = words().unwrap_or(message);
+            Finding::bad(
+                Reason::MigrationFailed,
+                format!("Job {name} failed: {cause}. Mend the cause and delete the Job to try again"),
+            )
+        }
+        Migration::Absent if !database_writable => Finding::bad(
+            Reason::WaitingForDependency,
+            format!("waits for the database: {}", database.message),
+        ),
+        state => obstacle(platform, world, Component::Migration).unwrap_or_else(|| {
+            let failed = matches!(state, Migration::Running { failures } if failures > 0);
+            let last = if failed {
+                words().map(|words| format!("; the last try said: {words}"))
+            } else {
+                None
+            };
+            Finding::bad(
+                Reason::Migrating,
+                format!(
+                    "Job {name} brings the schema to release {}{}",
+                    platform.version,
+                    last.unwrap_or_default()
+                ),
+            )
+        }),
+    }
+}
+
+fn api(platform: &Platform, world: &World) -> Finding {
+    let name = names::component(&platform.name, Component::Api);
+    if let Some(finding) = obstacle(platform, world, Component::Api) {
+        return finding;
+    }
+    let Some(deployment) = world.objects.get(&Key::new(Kind::Deployment, &name)) else {
+        return Finding::bad(Reason::WaitingForDependency, "waits for the migration");
+    };
+    let number = |value: &Value| value.as_i64().unwrap_or(0);
+    let status = &deployment["status"];
+    let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+    let ready = number(&status["readyReplicas"]).min(number(&status["updatedReplicas"]));
+    let current = number(&status["observedGeneration"]) >= number(&deployment["metadata"]["generation"]);
+    let surplus = number(&status["replicas"]) > number(&status["updatedReplicas"]);
+    if !current || ready < wanted || surplus {
+        return Finding::bad(
+            Reason::PodsNotReady,
+            format!(
+                "{ready} of {wanted} pods of {name} serve release {}",
+                platform.version
+            ),
+        );
+    }
+    Finding::good(Reason::Available, format!("{ready} of {wanted} pods serve"))
+}
+
+fn ingress(platform: &Platform, world: &World) -> Finding {
+    if !platform.spec.ingress.enabled {
+        return Finding::good(Reason::Disabled, "switched off in the spec");
+    }
+    let name = names::component(&platform.name, Component::Api);
+    match world.objects.get(&Key::new(Kind::Ingress, &name)) {
+        Some(_) => Finding::good(
+            Reason::Available,
+            format!("Ingress {name} routes {}", platform.spec.ingress.host),
+        ),
+        None => Finding::bad(Reason::Progressing, format!("Ingress {name} is not there yet")),
+    }
+}
+
+fn end_to_end(world: &World) -> Finding {
+    match &world.deep {
+        Some(Ok(deep)) => match deep.failure() {
+            None => Finding::good(
+                Reason::AllReady,
+                "a write, a replica read, a Redis round trip and an API answer work",
+            ),
+            Some(failure) => Finding::bad(Reason::ProbeFailed, failure),
+        },
+        Some(Err(error)) => Finding::bad(Reason::ProbeFailed, error.clone()),
+        None => Finding::bad(Reason::PodsNotReady, "no API pod serves yet"),
+    }
+}

@@ -1,0 +1,143 @@
+//! ConfigMap with `tanka.yaml`: everything of the spec that the API server takes over while it runs.
+
+use crds::config::{self, Config};
+use crds::names::{self, Component};
+use crds::platform::api::ApiSpec;
+use serde_json::json;
+
+use super::metadata;
+use crate::platform::object::{Kind, Object};
+use crate::platform::plan::pool;
+use crate::platform::validate::{Cache, Database, Platform};
+
+/// Folder of the mounted configuration.
+pub const CONFIG_DIR: &str = "/etc/tanka";
+/// Folder under which each mounted Secret has a folder of its own.
+pub const SECRETS_DIR: &str = "/run/secrets/tanka";
+
+/// The ConfigMap.
+pub fn build(platform: &Platform) -> Object {
+    let name = names::api_config(&platform.name);
+    // JSON is YAML, and stays the same to the byte for the same content.
+    let text = format!(
+        "{:#}\n",
+        serde_json::to_value(config(platform)).unwrap_or_default()
+    );
+    let manifest =
+        json!({"metadata": metadata::owned(platform, Component::Api, &name), "data": {"tanka.yaml": text}});
+    Object::new(Kind::ConfigMap, name, manifest)
+}
+
+/// The configuration of the platform's API servers.
+pub fn config(platform: &Platform) -> Config {
+    let api = &platform.spec.api;
+    Config {
+        log_level: api.log_level.into(),
+        database: database(platform),
+        redis: redis(platform),
+        http: config::Http::default(),
+        auth: config::Auth {
+            access_token_ttl: api.auth.access_token_ttl,
+            refresh_token_ttl: api.auth.refresh_token_ttl,
+        },
+        cache: cache(api),
+        rate_limit: config::RateLimit {
+            requests_per_minute: positive(api.rate_limit.requests_per_minute),
+            burst: positive(api.rate_limit.burst),
+            login_per_minute: positive(api.rate_limit.login_per_minute),
+        },
+        websocket: config::WebSocket {
+            max_connections: positive(api.websocket.max_connections),
+            send_buffer: api.websocket.send_buffer,
+            history_size: positive(api.websocket.history_size),
+            history_ttl: api.websocket.history_ttl,
+        },
+        drain: config::Drain {
+            timeout: api.drain.timeout,
+        },
+    }
+}
+
+/// The schema has bounded these numbers already.
+fn positive(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+fn database(platform: &Platform) -> config::Database {
+    let usage = &platform.spec.api.database;
+    let instances = match &platform.database {
+        Database::Managed(managed) => {
+            let set = names::component(&platform.name, Component::Postgres);
+            (0..managed.instances)
+                .map(|ordinal| config::Instance {
+                    name: format!("{set}-{ordinal}"),
+                    host: Some(names::member_host(&set, ordinal, &platform.namespace)),
+                    port: names::POSTGRES_PORT,
+                    url_file: None,
+                })
+                .collect()
+        }
+        Database::External(external) => std::iter::once("primary".to_owned())
+            .chain((0..external.replica_secret_refs.len()).map(|index| format!("replica-{index}")))
+            .map(|name| config::Instance {
+                url_file: Some(format!("{SECRETS_DIR}/postgres/{name}").into()),
+                name,
+                host: None,
+                port: names::POSTGRES_PORT,
+            })
+            .collect(),
+    };
+    config::Database {
+        instances,
+        name: names::DATABASE.to_owned(),
+        user: "tanka_app".to_owned(),
+        password_file: matches!(platform.database, Database::Managed(_))
+            .then(|| format!("{SECRETS_DIR}/postgres/{}", super::secrets::APP_PASSWORD).into()),
+        pool_size: pool::size(platform),
+        acquire_timeout: usage.acquire_timeout,
+        max_replica_lag: usage.max_replica_lag,
+        read_your_writes_timeout: usage.read_your_writes_timeout,
+        slow_query_threshold: usage.slow_query_threshold,
+    }
+}
+
+fn redis(platform: &Platform) -> config::Redis {
+    match &platform.cache {
+        Cache::Managed(managed) => {
+            let set = names::component(&platform.name, Component::Redis);
+            let host = |ordinal| names::member_host(&set, ordinal, &platform.namespace);
+            config::Redis {
+                sentinels: (0..managed.replicas)
+                    .map(|i| format!("{}:{}", host(i), names::SENTINEL_PORT))
+                    .collect(),
+                master_name: names::REDIS_MASTER_NAME.to_owned(),
+                password_file: Some(format!("{SECRETS_DIR}/redis/{}", super::secrets::REDIS_PASSWORD).into()),
+                url_file: None,
+            }
+        }
+        Cache::External(_) => config::Redis {
+            sentinels: Vec::new(),
+            master_name: names::REDIS_MASTER_NAME.to_owned(),
+            password_file: None,
+            url_file: Some(format!("{SECRETS_DIR}/redis/url").into()),
+        },
+    }
+}
+
+fn cache(api: &ApiSpec) -> config::Cache {
+    let ttl = &api.cache.ttl;
+    config::Cache {
+        enabled: api.cache.enabled,
+        l1_capacity: api.cache.l1_capacity,
+        ttl: config::CacheTtl {
+            tokens: ttl.tokens,
+            user_profile: ttl.user_profile,
+            permissions: ttl.permissions,
+            memories: ttl.memories,
+            plans: ttl.plans,
+            recommendations: ttl.recommendations,
+            usage_analysis: ttl.usage_analysis,
+            default: ttl.other,
+        },
+    }
+}

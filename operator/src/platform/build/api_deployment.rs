@@ -1,0 +1,155 @@
+//! Deployment of the API.
+
+use crds::names::{self, Component};
+use serde_json::{Map, Value, json};
+
+use super::{api_config, metadata, pod, secrets};
+use crate::platform::object::{Kind, Object};
+use crate::platform::validate::{Cache, Database, Platform};
+
+/// Time beyond the drain for the process to end, in seconds.
+const GRACE_MARGIN_SECONDS: i64 = 15;
+
+/// The Deployment. `replicas` is absent while an autoscaler owns the field.
+pub fn build(platform: &Platform, replicas: Option<i32>) -> Object {
+    let name = names::component(&platform.name, Component::Api);
+    let mut spec = json!({
+        "revisionHistoryLimit": 3,
+        "progressDeadlineSeconds": 120,
+        "selector": {"matchLabels": metadata::selector(platform, Component::Api)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": template(platform),
+    });
+    if let Some(replicas) = replicas {
+        spec["replicas"] = json!(replicas);
+    }
+    let manifest = json!({"metadata": metadata::owned(platform, Component::Api, &name), "spec": spec});
+    Object::new(Kind::Deployment, name, manifest)
+}
+
+fn template(platform: &Platform) -> Value {
+    let additions = &platform.spec.api.pod_template;
+    let mut annotations: Map<String, Value> = additions
+        .annotations
+        .iter()
+        .map(|(k, v)| (k.clone(), json!(v)))
+        .collect();
+    annotations.extend(
+        pod::checksum(&[&volumes(platform).to_string()])
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
+    );
+    let mut labels: Map<String, Value> = additions
+        .labels
+        .iter()
+        .map(|(k, v)| (k.clone(), json!(v)))
+        .collect();
+    labels.extend(
+        metadata::stable_labels(platform, Component::Api)
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
+    );
+    let mut spec = json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "securityContext": pod::security_context(pod::APP_USER),
+        "terminationGracePeriodSeconds": platform.spec.api.drain.timeout.ceil_seconds() + GRACE_MARGIN_SECONDS,
+        "imagePullSecrets": pod::pull_secrets(platform),
+        "topologySpreadConstraints": pod::spread(platform, Component::Api),
+        "containers": [container(platform)],
+        "volumes": volumes(platform),
+    });
+    if !additions.topology_spread_constraints.is_empty() {
+        spec["topologySpreadConstraints"] = json!(additions.topology_spread_constraints);
+    }
+    if !additions.node_selector.is_empty() {
+        spec["nodeSelector"] = json!(additions.node_selector);
+    }
+    if !additions.tolerations.is_empty() {
+        spec["tolerations"] = json!(additions.tolerations);
+    }
+    if let Some(affinity) = &additions.affinity {
+        spec["affinity"] = json!(affinity);
+    }
+    if let Some(class) = &additions.priority_class_name {
+        spec["priorityClassName"] = json!(class);
+    }
+    json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec})
+}
+
+fn container(platform: &Platform) -> Value {
+    let mount = |name: &str| json!({"name": name, "mountPath": format!("{}/{name}", api_config::SECRETS_DIR), "readOnly": true});
+    json!({
+        "name": "api",
+        "image": platform.images.api_server,
+        "imagePullPolicy": platform.spec.images.pull_policy.as_str(),
+        "args": [
+            "serve",
+            "--config", format!("{}/tanka.yaml", api_config::CONFIG_DIR),
+            "--pepper-file", format!("{}/api/{}", api_config::SECRETS_DIR, secrets::PEPPER),
+        ],
+        "env": [pod::field_env("POD_NAME", "metadata.name")],
+        "securityContext": pod::container_security_context(),
+        "resources": pod::resources(&platform.spec.api.resources),
+        "ports": [
+            {"name": "http", "containerPort": names::API_PORT, "protocol": "TCP"},
+            {"name": "ops", "containerPort": names::API_OPS_PORT, "protocol": "TCP"},
+        ],
+        "startupProbe": {"httpGet": {"path": "/health", "port": "ops"}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 60},
+        "livenessProbe": {"httpGet": {"path": "/health", "port": "ops"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "ops"}, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 2},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "config", "mountPath": api_config::CONFIG_DIR, "readOnly": true},
+            mount("postgres"), mount("redis"), mount("api"),
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    })
+}
+
+fn volumes(platform: &Platform) -> Value {
+    let name = |component| names::component(&platform.name, component);
+    let secret = |volume: &str, secret: &str, key: &str, path: &str| json!({"name": volume, "secret": {"secretName": secret, "items": [{"key": key, "path": path}]}});
+    let postgres = match &platform.database {
+        Database::Managed(_) => secret(
+            "postgres",
+            &name(Component::Postgres),
+            secrets::APP_PASSWORD,
+            secrets::APP_PASSWORD,
+        ),
+        Database::External(external) => {
+            let replicas = external
+                .replica_secret_refs
+                .iter()
+                .enumerate()
+                .map(|(i, r)| (format!("replica-{i}"), r));
+            let sources = std::iter::once(("primary".to_owned(), &external.primary_secret_ref)).chain(replicas).map(
+                |(path, reference)| json!({"secret": {"name": reference.name, "items": [{"key": reference.key, "path": path}]}}),
+            );
+            json!({"name": "postgres", "projected": {"sources": sources.collect::<Vec<_>>()}})
+        }
+    };
+    let redis = match &platform.cache {
+        Cache::Managed(_) => secret(
+            "redis",
+            &name(Component::Redis),
+            secrets::REDIS_PASSWORD,
+            secrets::REDIS_PASSWORD,
+        ),
+        Cache::External(external) => secret(
+            "redis",
+            &external.secret_ref.name,
+            &external.secret_ref.key,
+            "url",
+        ),
+    };
+    json!([
+        {"name": "config", "configMap": {"name": names::api_config(&platform.name)}},
+        postgres,
+        redis,
+        secret("api", &name(Component::Api), secrets::PEPPER, secrets::PEPPER),
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+    ])
+}

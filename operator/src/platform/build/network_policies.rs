@@ -1,0 +1,62 @@
+//! NetworkPolicies: who may reach what. Only what is listed comes in; what goes out is left to the cluster's own policies.
+
+use crds::names::{self, Component};
+use serde_json::{Value, json};
+
+use super::metadata;
+use crate::platform::object::{Kind, Object};
+use crate::platform::validate::{Cache, Database, Platform};
+
+/// One policy for each component that runs here.
+pub fn build(platform: &Platform) -> Vec<Object> {
+    let pods = |component| json!({"podSelector": {"matchLabels": metadata::selector(platform, component)}});
+    let mut policies = vec![policy(
+        platform,
+        Component::Api,
+        &json!([
+            {"ports": [port(names::API_PORT)]},
+            // Scrapers live in namespaces that cannot be known here; the port is in no Service and no Ingress.
+            {"from": [{"namespaceSelector": {}}], "ports": [port(names::API_OPS_PORT)]},
+        ]),
+    )];
+    if matches!(platform.database, Database::Managed(_)) {
+        let peers = [Component::Postgres, Component::Api, Component::Migration].map(pods);
+        policies.push(policy(
+            platform,
+            Component::Postgres,
+            &json!([
+                {"from": peers, "ports": [port(names::POSTGRES_PORT)]},
+                {"from": [pods(Component::Postgres), operator()], "ports": [port(names::PATRONI_PORT)]},
+            ]),
+        ));
+    }
+    if matches!(platform.cache, Cache::Managed(_)) {
+        policies.push(policy(platform, Component::Redis, &json!([
+            {"from": [pods(Component::Redis), pods(Component::Api)], "ports": [port(names::REDIS_PORT)]},
+            {"from": [pods(Component::Redis), pods(Component::Api), operator()], "ports": [port(names::SENTINEL_PORT)]},
+        ])));
+    }
+    policies
+}
+
+/// The operator's pods, in whatever namespace they run.
+fn operator() -> Value {
+    json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {names::NAME_LABEL: names::MANAGED_BY}}})
+}
+
+fn port(port: u16) -> Value {
+    json!({"port": port, "protocol": "TCP"})
+}
+
+fn policy(platform: &Platform, component: Component, ingress: &Value) -> Object {
+    let name = names::component(&platform.name, component);
+    let manifest = json!({
+        "metadata": metadata::owned(platform, component, &name),
+        "spec": {
+            "podSelector": {"matchLabels": metadata::selector(platform, component)},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    });
+    Object::new(Kind::NetworkPolicy, name, manifest)
+}

@@ -1,0 +1,43 @@
+//! ServiceAccount, Role and RoleBinding of PostgreSQL's pods: Patroni keeps its state in ConfigMaps of their namespace.
+
+use crds::names::{self, Component};
+use serde_json::json;
+
+use super::metadata;
+use crate::platform::object::{Kind, Object};
+use crate::platform::validate::Platform;
+
+/// The three objects.
+pub fn build(platform: &Platform) -> Vec<Object> {
+    let name = names::component(&platform.name, Component::Postgres);
+    let metadata = metadata::owned(platform, Component::Postgres, &name);
+    let scope = |suffix: &str| format!("{name}-{suffix}");
+    let state = [
+        scope("config"),
+        scope("leader"),
+        scope("failover"),
+        scope("sync"),
+        scope("failsafe"),
+        scope("history"),
+    ];
+    let account = json!({"metadata": metadata, "automountServiceAccountToken": false});
+    let role = json!({
+        "metadata": metadata,
+        "rules": [
+            // Creating and listing cannot be narrowed to names.
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": state, "verbs": ["get", "patch", "update", "delete"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "update", "watch"]},
+        ],
+    });
+    let binding = json!({
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": platform.namespace}],
+    });
+    vec![
+        Object::new(Kind::ServiceAccount, &name, account),
+        Object::new(Kind::Role, &name, role),
+        Object::new(Kind::RoleBinding, &name, binding),
+    ]
+}

@@ -1,0 +1,136 @@
+//! ConfigMap with Patroni's configuration. What Patroni reads at every start stands at its root; what it reads only when the
+//! cluster is made, and keeps in its own store afterwards, under `bootstrap.dcs`.
+
+use std::collections::BTreeMap;
+
+use crds::names::{self, Component};
+use crds::platform::postgres::{ManagedPostgres, Synchronous};
+use serde_json::{Value, json};
+
+use super::{metadata, pod};
+use crate::platform::object::{Kind, Object};
+use crate::platform::validate::Platform;
+
+/// Connections that one instance allows, unless `parameters` says otherwise.
+pub const MAX_CONNECTIONS: u32 = 200;
+/// Where Patroni finds its configuration.
+pub const CONFIG_DIR: &str = "/etc/patroni";
+
+/// The ConfigMap.
+pub fn build(platform: &Platform, postgres: &ManagedPostgres) -> Object {
+    let name = names::postgres_config(&platform.name);
+    let manifest = json!({
+        "metadata": metadata::owned(platform, Component::Postgres, &name),
+        "data": {"patroni.yaml": text(platform, postgres)},
+    });
+    Object::new(Kind::ConfigMap, name, manifest)
+}
+
+/// Digest of what a running Patroni does not take over by itself.
+pub fn checksum(platform: &Platform) -> Value {
+    pod::checksum(&[&static_part(platform).to_string()])
+}
+
+/// JSON is YAML, and stays the same to the byte for the same content.
+fn text(platform: &Platform, postgres: &ManagedPostgres) -> String {
+    let mut config = static_part(platform);
+    config["bootstrap"] = json!({
+        "dcs": dynamic_part(postgres),
+        "initdb": [{"encoding": "UTF8"}, {"locale-provider": "builtin"}, {"locale": "C.UTF-8"}, "data-checksums"],
+        "post_bootstrap": "/usr/local/bin/tanka-post-bootstrap",
+    });
+    format!("{config:#}\n")
+}
+
+fn static_part(platform: &Platform) -> Value {
+    let scope = names::component(&platform.name, Component::Postgres);
+    json!({
+        "scope": scope,
+        "restapi": {"listen": format!("0.0.0.0:{}", names::PATRONI_PORT)},
+        "kubernetes": {
+            "use_endpoints": false,
+            "scope_label": names::PATRONI_SCOPE_LABEL,
+            "role_label": names::PATRONI_ROLE_LABEL,
+            "leader_label_value": "primary",
+            "follower_label_value": "replica",
+            "standby_leader_label_value": "standby",
+            "labels": metadata::selector(platform, Component::Postgres),
+        },
+        "postgresql": {
+            "listen": format!("0.0.0.0:{}", names::POSTGRES_PORT),
+            "data_dir": "/var/lib/postgresql/data/pgdata",
+            "bin_dir": "/usr/lib/postgresql/17/bin",
+            "pgpass": "/tmp/pgpass",
+            "authentication": {
+                "superuser": {"username": "postgres"},
+                "replication": {"username": "replicator"},
+                "rewind": {"username": "postgres"},
+            },
+            "parameters": {"unix_socket_directories": "/var/run/postgresql"},
+            "pg_hba": [
+                "local all all scram-sha-256",
+                "host all all all scram-sha-256",
+                "host replication replicator all scram-sha-256",
+            ],
+        },
+    })
+}
+
+/// What Patroni keeps in its store: the four times, the way of replication, and the parameters of PostgreSQL.
+pub fn dynamic_part(postgres: &ManagedPostgres) -> Value {
+    let times = &postgres.failover;
+    json!({
+        "ttl": times.ttl.ceil_seconds(),
+        "loop_wait": times.loop_wait.ceil_seconds(),
+        "retry_timeout": times.retry_timeout.ceil_seconds(),
+        "primary_start_timeout": times.primary_start_timeout.ceil_seconds(),
+        "maximum_lag_on_failover": 1_048_576,
+        "failsafe_mode": true,
+        "synchronous_mode": if postgres.synchronous == Synchronous::Async { json!("off") } else { json!("quorum") },
+        "synchronous_mode_strict": postgres.synchronous == Synchronous::QuorumStrict,
+        "postgresql": {
+            "use_pg_rewind": true,
+            "use_slots": true,
+            "parameters": parameters(postgres),
+        },
+    })
+}
+
+fn parameters(postgres: &ManagedPostgres) -> BTreeMap<String, String> {
+    let max_connections = MAX_CONNECTIONS.to_string();
+    let own = [
+        ("max_connections", max_connections.as_str()),
+        ("shared_buffers", "128MB"),
+        ("wal_level", "replica"),
+        ("hot_standby", "on"),
+        // A feedback of what replicas read keeps vacuum from cancelling their queries.
+        ("hot_standby_feedback", "on"),
+        ("wal_log_hints", "on"),
+        ("max_wal_senders", "10"),
+        ("max_replication_slots", "10"),
+        // A replica that is gone for good must not fill the primary's volume.
+        ("max_slot_wal_keep_size", "2GB"),
+        ("wal_receiver_status_interval", "1s"),
+        ("wal_receiver_timeout", "5s"),
+        ("wal_sender_timeout", "5s"),
+        ("password_encryption", "scram-sha-256"),
+        ("jit", "off"),
+        ("log_checkpoints", "on"),
+        ("idle_in_transaction_session_timeout", "60s"),
+    ];
+    let mut parameters: BTreeMap<String, String> = own
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    parameters.extend(postgres.parameters.clone());
+    parameters
+}
+
+/// Connections that an instance allows.
+pub fn max_connections(postgres: &ManagedPostgres) -> u32 {
+    postgres
+        .parameters
+        .get("max_connections")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(MAX_CONNECTIONS)
+}

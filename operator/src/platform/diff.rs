@@ -1,0 +1,92 @@
+//! Whether a live object already is what it should be, looking only at the fields that we own.
+
+use serde_json::{Map, Value};
+
+/// The part of `live` that `desired` speaks of. Lists are matched by `name` (or `type`) where their elements have one, else by
+/// position, so that what others add (sidecars, defaults, annotations) does not count as a difference.
+pub fn project(live: &Value, desired: &Value) -> Value {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => {
+            let fields = desired
+                .iter()
+                .filter_map(|(name, wanted)| Some((name.clone(), project(live.get(name)?, wanted))));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
+        (Value::Array(live), Value::Array(desired)) => project_list(live, desired),
+        (live, _) => live.clone(),
+    }
+}
+
+fn project_list(live: &[Value], desired: &[Value]) -> Value {
+    let Some(key) = list_key(desired) else {
+        // Without a key an element more or less is a difference.
+        let fields = live.iter().enumerate().map(|(i, item)| {
+            desired
+                .get(i)
+                .map_or_else(|| item.clone(), |wanted| project(item, wanted))
+        });
+        return Value::Array(fields.collect());
+    };
+    let found = desired.iter().filter_map(|wanted| {
+        let item = live.iter().find(|item| item[key] == wanted[key])?;
+        Some(project(item, wanted))
+    });
+    Value::Array(found.collect())
+}
+
+/// The field that tells the elements of a list apart, where Kubernetes merges by one.
+fn list_key(items: &[Value]) -> Option<&'static str> {
+    ["name", "mountPath", "type"]
+        .into_iter()
+        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::defaults(json!({"a": 1, "b": 2}), json!({"a": 1}))]
+    #[case::nested(json!({"spec": {"x": {"y": 1, "z": 2}}}), json!({"spec": {"x": {"y": 1}}}))]
+    #[case::sidecar(json!({"c": [{"name": "proxy"}, {"name": "api", "image": "i", "tty": false}]}), json!({"c": [{"name": "api", "image": "i"}]}))]
+    #[case::order(json!({"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]}), json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}))]
+    fn what_others_add_is_no_difference(#[case] live: Value, #[case] desired: Value) {
+        assert_eq!(project(&live, &desired), desired);
+    }
+
+    #[rstest]
+    #[case::value(json!({"a": 1}), json!({"a": 2}))]
+    #[case::missing(json!({}), json!({"a": 1}))]
+    #[case::missing_element(json!({"c": []}), json!({"c": [{"name": "api"}]}))]
+    #[case::extra_argument(json!({"args": ["serve", "--debug"]}), json!({"args": ["serve"]}))]
+    #[case::element(json!({"c": [{"name": "api", "image": "old"}]}), json!({"c": [{"name": "api", "image": "new"}]}))]
+    fn a_drifted_field_is_a_difference(#[case] live: Value, #[case] desired: Value) {
+        assert_ne!(project(&live, &desired), desired);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z]{0,4}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[a-d]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_object_equals_its_own_projection(value in any_json()) {
+            prop_assert_eq!(project(&value, &value), value);
+        }
+    }
+}

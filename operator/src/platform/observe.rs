@@ -1,0 +1,70 @@
+//! Everything that decisions rest on, as one value: what the caches hold, and what Patroni, Sentinel and the API say about
+//! themselves right now. Reading is in `probe`; here is what is read.
+
+pub mod deep;
+pub mod patroni;
+pub mod pods;
+pub mod probe;
+pub mod sentinel;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::names::Component;
+use serde_json::Value;
+
+use self::deep::Deep;
+use self::patroni::Cluster;
+use self::pods::{Pod, Problem};
+use self::sentinel::Sentinel;
+use super::object::Key;
+
+/// The observed world of one platform.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct World {
+    /// Live objects of the platform, by kind and name, as the watch caches hold them.
+    pub objects: BTreeMap<Key, Value>,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+    /// Secrets of the names that the platform needs, with the keys in them.
+    pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// Pods that a quota or a policy refused to create, by component.
+    pub refusals: BTreeMap<String, String>,
+    /// Objects of a needed name that belong to somebody else, and requests that the API server refused, with its words.
+    pub rejected: BTreeMap<Key, Rejection>,
+    /// What Patroni says; `None` while no member answers.
+    pub patroni: Option<Cluster>,
+    /// What a Sentinel says; `None` while none answers.
+    pub sentinel: Option<Sentinel>,
+    /// What the API's own check says; `None` while no pod is ready, an error when none answered.
+    pub deep: Option<Result<Deep, String>>,
+}
+
+/// Why an object could not be made what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// Somebody else's object has the name.
+    Foreign,
+    /// The API server refused the request.
+    Refused(String),
+}
+
+impl World {
+    /// Pods of a component that are not on their way out.
+    pub fn pods_of(&self, component: Component) -> impl Iterator<Item = &Pod> {
+        self.pods
+            .iter()
+            .filter(move |pod| pod.component == component.as_str() && !pod.deleting)
+    }
+
+    /// The first thing that keeps a component's pods from running.
+    pub fn problem_of(&self, component: Component) -> Option<Problem> {
+        let of_pods = self.pods_of(component).find_map(|pod| pod.problem.clone());
+        of_pods.or_else(|| {
+            let message = self.refusals.get(component.as_str())?.clone();
+            Some(Problem {
+                reason: crds::conditions::Reason::PodsRefused,
+                message,
+            })
+        })
+    }
+}

@@ -1,0 +1,299 @@
+//! Reading of the world: caches, a few uncached requests, and short questions to the pods themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crds::names::{self, Component};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::api::{Api, ListParams};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::deep::Deep;
+use super::sentinel::{Sentinel, pod_name};
+use super::{World, pods};
+use crate::platform::build::secrets;
+use crate::platform::cache::Caches;
+use crate::platform::object::Kind;
+use crate::platform::validate::{Cache, Database, Platform};
+
+/// Time for one question to a pod.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Time for one request to the API server.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// No honest answer is larger.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Values of Secrets, by name and key. Never part of the world: what decisions see can be printed.
+pub type Credentials = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Reads the world. Holds connections to nothing.
+#[derive(Clone)]
+pub struct Probe {
+    client: kube::Client,
+    http: HttpClient<HttpConnector, Empty<Bytes>>,
+}
+
+impl Probe {
+    /// A probe that asks the API server through `client`.
+    pub fn new(client: kube::Client) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(PROBE_TIMEOUT));
+        let http = HttpClient::builder(hyper_util::rt::TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector);
+        Self { client, http }
+    }
+
+    /// Observes everything about one platform.
+    ///
+    /// # Errors
+    /// Only the API server's; a pod that does not answer is an observation.
+    pub async fn observe(
+        &self,
+        platform: &Platform,
+        caches: &Caches,
+    ) -> Result<(World, Credentials), kube::Error> {
+        let objects = caches.objects(&platform.namespace, &platform.name);
+        let pods: Vec<_> = objects
+            .iter()
+            .filter(|(key, _)| key.kind == Kind::Pod)
+            .map(|(_, pod)| pods::reduce(pod))
+            .collect();
+        let mut world = World {
+            objects,
+            pods,
+            ..World::default()
+        };
+        let (values, refusals) = tokio::try_join!(self.secrets(platform), self.refusals(platform, &world))?;
+        world.refusals = refusals;
+        world.secrets = values
+            .iter()
+            .map(|(name, data)| (name.clone(), data.keys().cloned().collect()))
+            .collect();
+        let redis_secret = values.get(&names::component(&platform.name, Component::Redis));
+        let password = redis_secret
+            .and_then(|data| data.get(secrets::REDIS_PASSWORD))
+            .cloned();
+        let (patroni, sentinel, deep) = tokio::join!(
+            self.patroni(platform, &world),
+            self.sentinel(platform, &world, password),
+            self.deep(&world)
+        );
+        Ok((
+            World {
+                patroni,
+                sentinel,
+                deep,
+                ..world
+            },
+            values,
+        ))
+    }
+
+    /// Secrets of the platform, by name, with their values.
+    async fn secrets(&self, platform: &Platform) -> Result<Credentials, kube::Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &platform.namespace);
+        let mut found = BTreeMap::new();
+        for request in secrets::requests(platform) {
+            if let Some(secret) = bounded(api.get_opt(&request.name)).await? {
+                let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_default();
+                let data = secret
+                    .data
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(key, value)| (key, text(value.0)))
+                    .collect();
+                found.insert(request.name, data);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why pods that should exist do not. Deployments say it in a condition, the others only in an event.
+    async fn refusals(
+        &self,
+        platform: &Platform,
+        world: &World,
+    ) -> Result<BTreeMap<String, String>, kube::Error> {
+        let mut refusals = BTreeMap::new();
+        for (key, object) in &world.objects {
+            let component = object["metadata"]["labels"][names::COMPONENT_LABEL]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            let message = match key.kind {
+                Kind::Deployment => replica_failure(object),
+                Kind::StatefulSet | Kind::Job if lacks_pods(world, object, &component) => {
+                    self.failed_create(&platform.namespace, key.kind, &key.name)
+                        .await?
+                }
+                _ => None,
+            };
+            if let Some(message) = message {
+                refusals.insert(component, format!("{key} cannot create its pods: {message}"));
+            }
+        }
+        Ok(refusals)
+    }
+
+    async fn failed_create(
+        &self,
+        namespace: &str,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<String>, kube::Error> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let fields = format!(
+            "involvedObject.kind={},involvedObject.name={name},reason=FailedCreate",
+            kind.as_str()
+        );
+        let events = bounded(api.list(&ListParams::default().fields(&fields).limit(50))).await?;
+        let latest = events
+            .items
+            .into_iter()
+            .max_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
+        Ok(latest.and_then(|event| event.message))
+    }
+
+    async fn patroni(&self, platform: &Platform, world: &World) -> Option<super::patroni::Cluster> {
+        if !matches!(platform.database, Database::Managed(_)) {
+            return None;
+        }
+        for pod in world.pods_of(Component::Postgres) {
+            let Some(ip) = &pod.ip else { continue };
+            if let Ok(cluster) = self
+                .get_json(&format!("http://{ip}:{}/cluster", names::PATRONI_PORT))
+                .await
+            {
+                return Some(cluster);
+            }
+        }
+        None
+    }
+
+    async fn deep(&self, world: &World) -> Option<Result<Deep, String>> {
+        let mut last = None;
+        for pod in world.pods_of(Component::Api).filter(|pod| pod.ready) {
+            let Some(ip) = &pod.ip else { continue };
+            match self
+                .get_json(&format!("http://{ip}:{}/health/deep", names::API_OPS_PORT))
+                .await
+            {
+                Ok(deep) => return Some(Ok(deep)),
+                Err(error) => {
+                    last = Some(Err(format!(
+                        "pod {} does not answer its deep check: {error}",
+                        pod.name
+                    )))
+                }
+            }
+        }
+        last
+    }
+
+    /// Reads JSON, whatever the status code: a failing check answers 503 with its findings.
+    async fn get_json<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
+        let ask = async {
+            let response = self.http.get(url.parse()?).await?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| anyhow::anyhow!(error))?;
+            Ok(serde_json::from_slice(&body.to_bytes())?)
+        };
+        timeout(PROBE_TIMEOUT, ask).await?
+    }
+
+    async fn sentinel(
+        &self,
+        platform: &Platform,
+        world: &World,
+        password: Option<String>,
+    ) -> Option<Sentinel> {
+        if !matches!(platform.cache, Cache::Managed(_)) {
+            return None;
+        }
+        let password = password?;
+        for pod in world.pods_of(Component::Redis) {
+            let Some(ip) = &pod.ip else { continue };
+            if let Ok(Ok(view)) = timeout(PROBE_TIMEOUT, ask_sentinel(ip, &password)).await {
+                return Some(view);
+            }
+        }
+        None
+    }
+}
+
+/// Bounds a request to the API server.
+async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    timeout(API_TIMEOUT, request).await.unwrap_or_else(|_| {
+        Err(kube::Error::Service(
+            "the API server did not answer in time".into(),
+        ))
+    })
+}
+
+fn replica_failure(deployment: &Value) -> Option<String> {
+    let conditions = deployment["status"]["conditions"].as_array()?;
+    let failure = conditions
+        .iter()
+        .find(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")?;
+    failure["message"].as_str().map(str::to_owned)
+}
+
+fn lacks_pods(world: &World, object: &Value, component: &str) -> bool {
+    let finished =
+        object["status"]["completionTime"].is_string() || object["status"]["conditions"].is_array();
+    let wanted = object["spec"]["replicas"]
+        .as_u64()
+        .unwrap_or(u64::from(!finished));
+    let present = world.pods.iter().filter(|pod| pod.component == component).count();
+    (present as u64) < wanted
+}
+
+async fn ask_sentinel(ip: &str, password: &str) -> redis::RedisResult<Sentinel> {
+    let address = redis::ConnectionAddr::Tcp(ip.to_owned(), names::SENTINEL_PORT);
+    let settings = redis::RedisConnectionInfo::default().set_password(password);
+    let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(settings);
+    let mut connection = redis::Client::open(info)?
+        .get_multiplexed_async_connection()
+        .await?;
+    let name = names::REDIS_MASTER_NAME;
+    let master: BTreeMap<String, String> = redis::cmd("SENTINEL")
+        .arg("MASTER")
+        .arg(name)
+        .query_async(&mut connection)
+        .await?;
+    let replicas: Vec<BTreeMap<String, String>> = redis::cmd("SENTINEL")
+        .arg("REPLICAS")
+        .arg(name)
+        .query_async(&mut connection)
+        .await?;
+    let quorum: redis::RedisResult<String> = redis::cmd("SENTINEL")
+        .arg("CKQUORUM")
+        .arg(name)
+        .query_async(&mut connection)
+        .await;
+    let flags: BTreeSet<&str> = master
+        .get("flags")
+        .map(|flags| flags.split(',').collect())
+        .unwrap_or_default();
+    Ok(Sentinel {
+        primary: master
+            .get("ip")
+            .map(|address| pod_name(address))
+            .unwrap_or_default(),
+        quorum_problem: quorum.err().map(|error| error.to_string()),
+        primary_up: !flags.contains("s_down") && !flags.contains("o_down"),
+        linked_replicas: replicas
+            .iter()
+            .filter(|r| r.get("master-link-status").is_some_and(|status| status == "ok"))
+            .count(),
+    })
+}

@@ -1,0 +1,280 @@
+//! `status` from what was observed: pure, and stable, so that the same observation never causes a write.
+
+use crds::TankaPlatformStatus;
+use crds::conditions::{ConditionType, Reason};
+use crds::names::{self, Component};
+use crds::platform::status::{ApiStatus, LastFailover, PostgresStatus, RedisStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::assess::{Assessment, Finding};
+use super::object::{Key, Kind};
+use super::observe::World;
+use super::validate::{Cache, Database, Platform};
+
+/// Lag is shown in steps of a WAL segment, so that an idle replica's heartbeat does not cause writes.
+const LAG_STEP: i64 = 16 << 20;
+/// Longer messages are cut: a condition is for people.
+const MAX_MESSAGE: usize = 1_024;
+
+/// What the status of one look is made of.
+pub struct Inputs<'a> {
+    /// What was asked for.
+    pub platform: &'a Platform,
+    /// What was observed.
+    pub world: &'a World,
+    /// What it means.
+    pub assessment: &'a Assessment,
+    /// A change of primary that this look has seen.
+    pub failover: Option<LastFailover>,
+    /// When it was.
+    pub now: Timestamp,
+}
+
+/// The status after a look, given the one before.
+pub fn status(inputs: &Inputs<'_>, before: &TankaPlatformStatus) -> TankaPlatformStatus {
+    let Inputs {
+        platform,
+        world,
+        assessment,
+        failover,
+        now,
+    } = inputs;
+    let version = if assessment.api.ok {
+        Some(platform.version.clone())
+    } else {
+        before.version.clone()
+    };
+    TankaPlatformStatus {
+        observed_generation: Some(platform.generation),
+        version,
+        url: Some(url(platform)),
+        api: Some(api(platform, world)),
+        postgres: postgres(platform, world, failover.as_ref(), before),
+        redis: redis(platform, world, before),
+        conditions: conditions(platform, assessment, &before.conditions, *now),
+    }
+}
+
+/// The status of a platform whose spec contradicts itself: everything else stays as it was.
+pub fn invalid(
+    message: &str,
+    generation: i64,
+    before: &TankaPlatformStatus,
+    now: Timestamp,
+) -> TankaPlatformStatus {
+    let mut wanted: Vec<(ConditionType, bool, Reason, String)> = vec![
+        (
+            ConditionType::Ready,
+            false,
+            Reason::InvalidSpec,
+            message.to_owned(),
+        ),
+        (
+            ConditionType::Stalled,
+            true,
+            Reason::InvalidSpec,
+            message.to_owned(),
+        ),
+    ];
+    wanted.dedup();
+    let conditions = wanted.into_iter().map(|(kind, ok, reason, text)| {
+        condition(kind, ok, reason, &text, generation, &before.conditions, now)
+    });
+    TankaPlatformStatus {
+        observed_generation: Some(generation),
+        conditions: conditions.collect(),
+        ..before.clone()
+    }
+}
+
+fn conditions(
+    platform: &Platform,
+    assessment: &Assessment,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let Assessment {
+        database,
+        database_writable: _,
+        cache,
+        migrations,
+        api,
+        ingress,
+        end_to_end,
+    } = assessment;
+    let parts = [
+        (ConditionType::DatabaseReady, database),
+        (ConditionType::CacheReady, cache),
+        (ConditionType::MigrationsApplied, migrations),
+        (ConditionType::ApiReady, api),
+        (ConditionType::IngressReady, ingress),
+    ];
+    let first_bad = parts
+        .iter()
+        .map(|(_, finding)| *finding)
+        .find(|finding| !finding.ok);
+    let ready = ready(end_to_end, first_bad);
+    let make = |kind, finding: &Finding| {
+        condition(
+            kind,
+            finding.ok,
+            finding.reason,
+            &finding.message,
+            platform.generation,
+            before,
+            now,
+        )
+    };
+    let mut conditions = vec![make(ConditionType::Ready, &ready)];
+    if let Some(bad) = first_bad {
+        let present = |kind| {
+            condition(
+                kind,
+                true,
+                bad.reason,
+                &bad.message,
+                platform.generation,
+                before,
+                now,
+            )
+        };
+        conditions.push(present(if needs_a_person(bad.reason) {
+            ConditionType::Stalled
+        } else {
+            ConditionType::Reconciling
+        }));
+    }
+    conditions.extend(parts.iter().map(|(kind, finding)| make(*kind, finding)));
+    conditions
+}
+
+/// Ready means that it works, now. Its reason and message still name the first part that is not as it should be.
+fn ready(end_to_end: &Finding, first_bad: Option<&Finding>) -> Finding {
+    match (end_to_end.ok, first_bad) {
+        (works, Some(bad)) => Finding {
+            ok: works,
+            ..bad.clone()
+        },
+        (_, None) => end_to_end.clone(),
+    }
+}
+
+/// Whether time alone will not help.
+fn needs_a_person(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ImagePullFailed
+            | Reason::MigrationFailed
+            | Reason::InvalidSpec
+            | Reason::NameConflict
+            | Reason::PodsRefused
+            | Reason::SecretMissing
+            | Reason::ApplyFailed
+            | Reason::CrashLoop
+            | Reason::Unschedulable
+    )
+}
+
+fn condition(
+    kind: ConditionType,
+    ok: bool,
+    reason: Reason,
+    message: &str,
+    generation: i64,
+    before: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = if ok { "True" } else { "False" };
+    let same = before
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str() && condition.status == status);
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.chars().take(MAX_MESSAGE).collect(),
+        observed_generation: Some(generation),
+        last_transition_time: same.map_or(Time(whole_second(now)), |condition| {
+            condition.last_transition_time.clone()
+        }),
+    }
+}
+
+/// Kubernetes stores times in whole seconds.
+fn whole_second(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// Where clients go: the host of the edge, or the service inside the cluster.
+fn url(platform: &Platform) -> String {
+    let ingress = &platform.spec.ingress;
+    if ingress.enabled {
+        let scheme = if ingress.tls.is_some() { "https" } else { "http" };
+        return format!("{scheme}://{}", ingress.host);
+    }
+    format!(
+        "http://{}.{}.svc:{}",
+        names::component(&platform.name, Component::Api),
+        platform.namespace,
+        names::API_PORT
+    )
+}
+
+fn api(platform: &Platform, world: &World) -> ApiStatus {
+    let key = Key::new(Kind::Deployment, names::component(&platform.name, Component::Api));
+    let deployment = world.objects.get(&key);
+    let number = |path: &str, field: &str| {
+        let value = deployment
+            .and_then(|object| object[path][field].as_i64())
+            .unwrap_or(0);
+        i32::try_from(value).unwrap_or(0)
+    };
+    let (replicas, ready_replicas) = (number("spec", "replicas"), number("status", "readyReplicas"));
+    ApiStatus {
+        replicas,
+        ready_replicas,
+        ready: format!("{ready_replicas}/{replicas}"),
+    }
+}
+
+fn postgres(
+    platform: &Platform,
+    world: &World,
+    failover: Option<&LastFailover>,
+    before: &TankaPlatformStatus,
+) -> Option<PostgresStatus> {
+    let Database::Managed(managed) = &platform.database else {
+        return None;
+    };
+    let before = before.postgres.clone().unwrap_or_default();
+    let cluster = world.patroni.clone().unwrap_or_default();
+    let primary = cluster.primary();
+    let ready = i32::try_from(cluster.streaming().count() + usize::from(primary.is_some())).unwrap_or(0);
+    let lag = cluster.streaming().filter_map(|member| member.lag).max();
+    Some(PostgresStatus {
+        primary: primary.map(|member| member.name.clone()),
+        instances: managed.instances,
+        ready_instances: ready,
+        ready: format!("{ready}/{}", managed.instances),
+        timeline: primary.and_then(|member| member.timeline).or(before.timeline),
+        max_replica_lag_bytes: lag.map(|bytes| (bytes + LAG_STEP - 1) / LAG_STEP * LAG_STEP),
+        last_failover: failover.cloned().or(before.last_failover),
+    })
+}
+
+fn redis(platform: &Platform, world: &World, before: &TankaPlatformStatus) -> Option<RedisStatus> {
+    let Cache::Managed(managed) = &platform.cache else {
+        return None;
+    };
+    let ready = world.pods_of(Component::Redis).filter(|pod| pod.ready).count();
+    let seen = world.sentinel.as_ref().map(|view| view.primary.clone());
+    let remembered = before.redis.as_ref().and_then(|redis| redis.primary.clone());
+    Some(RedisStatus {
+        primary: seen.or(remembered),
+        ready: format!("{ready}/{}", managed.replicas),
+    })
+}
+
+#[cfg(test)]
+mod tests;
