@@ -187,10 +187,8 @@ impl Probe {
             {
                 Ok(deep) => return Some(Ok(deep)),
                 Err(error) => {
-                    last = Some(Err(format!(
-                        "pod {} does not answer its deep check: {error}",
-                        pod.name
-                    )))
+                    let sentence = format!("pod {} does not answer its deep check: {error}", pod.name);
+                    last = Some(Err(sentence));
                 }
             }
         }
