@@ -1,0 +1,4 @@
+package main
+
+var kindCommands = map[string]command{}
+var existingCommands = map[string]command{}
