@@ -22,4 +22,14 @@ pub enum Command {
     /// PostgreSQL and Redis on loopback, from our own images, for as long as a command runs.
     #[command(subcommand)]
     Services(ServicesCommand),
+    /// From nothing to a platform that answers, shown step by step.
+    Demo,
+    /// All layers of tests, in order.
+    Test,
+    /// Files that are made from code and committed.
+    Generate {
+        /// Only say whether they are up to date.
+        #[arg(long)]
+        check: bool,
+    },
 }

@@ -1,0 +1,60 @@
+//! `make generate`: files that are made from code and committed: the custom resource's definition, the API's description, and what
+//! the SQL statements were checked against.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::paths::Paths;
+use crate::process::Call;
+
+/// Long enough to compile.
+const DEADLINE: Duration = Duration::from_mins(30);
+
+/// A generated file and the program that prints it.
+const GENERATED: [(&str, &[&str]); 2] = [
+    ("crds/generated/tankaplatforms.tanka.dev.yaml", &["run", "--quiet", "-p", "crds", "--bin", "crdgen"]),
+    ("api-server/openapi.json", &["run", "--quiet", "-p", "api-server", "--bin", "tanka-api", "--", "openapi"]),
+];
+
+/// Writes the files, or with `check` fails where they differ.
+pub async fn run(paths: &Paths, check: bool) -> Result<()> {
+    if !check {
+        sql_data(paths).await?;
+    }
+    for (file, command) in GENERATED {
+        let text = Call::new("cargo", DEADLINE).args(command).dir(&paths.repo).output().await?;
+        let path = paths.repo.join(file);
+        if check {
+            let committed = fs::read_to_string(&path).with_context(|| format!("failed to read {file}"))?;
+            ensure!(committed == text, "{file} is out of date: run `make generate` and commit the result");
+        } else {
+            fs::write(&path, text).with_context(|| format!("failed to write {file}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The statements' types, asked of a real PostgreSQL with all migrations applied, while the API server is compiled.
+async fn sql_data(paths: &Paths) -> Result<()> {
+    let folder = paths.repo.join(".sqlx");
+    empty(&folder)?;
+    let line = "target/debug/tanka-api migrate --url \"$DATABASE_URL\" && touch api-server/src/lib.rs && cargo check -p api-server --all-targets";
+    let program = std::env::current_exe().context("failed to find this program")?;
+    Call::new(program, DEADLINE)
+        .args(["services", "run", "--", "sh", "-ec", line])
+        .env("SQLX_OFFLINE", "false")
+        .env("SQLX_OFFLINE_DIR", &folder)
+        .dir(&paths.repo)
+        .run()
+        .await
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(fs::create_dir_all(folder)?)
+}

@@ -1,0 +1,103 @@
+//! `make test`: all layers of tests, in order, up to the first failure, with the time of each.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::cluster::Cluster;
+use crate::paths::Paths;
+use crate::stage::Steps;
+use crate::{demo, slice};
+
+/// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
+const CLUSTER: &str = "tanka-test";
+/// Control plane of the contract tests.
+const CONTRACT: &str = "tanka-contract";
+/// A layer that takes longer is stuck.
+const LAYER_DEADLINE: Duration = Duration::from_mins(40);
+
+/// Runs everything. The clusters that it starts end with it, also when a layer fails.
+pub async fn run(paths: &Paths) -> Result<()> {
+    let mut steps = Steps::default();
+    let outcome = layers(paths, &mut steps).await;
+    eprintln!("\n{}", steps.table());
+    let failed = u8::from(outcome.is_err());
+    println!("{} passed, {failed} failed", steps.timings().len() - usize::from(failed));
+    outcome
+}
+
+async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
+    steps.run("format", shell(paths, "cargo fmt --all --check && test -z \"$(gofmt -l e2e/cluster)\"")).await?;
+    steps.run("compile", shell(paths, "cargo build --workspace --all-targets")).await?;
+    steps.run("generated files are up to date", shell(paths, "cargo e2e generate --check")).await?;
+    steps.run("unit tests", shell(paths, "cargo test --workspace --lib --bins && cargo test -p crds --test it")).await?;
+    let cluster = steps.run("build the cluster's programs", Cluster::build(paths, CLUSTER)).await?;
+    steps.run("unit tests of the cluster", shell(paths, "cd e2e/cluster && go vet ./... && go test ./...")).await?;
+    let before = paths.state.join("host-before-test");
+    steps.run("take down what the machine is like", cluster.snapshot(&before)).await?;
+    steps.run("integration: real PostgreSQL and Redis", shell(paths, INTEGRATION)).await?;
+    contract(paths, steps).await?;
+    let outcome = end_to_end(paths, steps).await;
+    steps.run("remove the cluster", cluster.down()).await?;
+    outcome?;
+    steps.run("the machine is as it was", cluster.check_clean(&before)).await
+}
+
+const INTEGRATION: &str = "cargo e2e services run -- cargo test -p api-server --test it && cargo test -p e2e --test it";
+
+async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
+    let cluster = Cluster::build(paths, CONTRACT).await?;
+    let work = async {
+        cluster.up(&["--control-plane-only", "--controller-manager"]).await?;
+        let kubeconfig = cluster.kubeconfig().await?;
+        let line = format!("TANKA_TEST_KUBECONFIG={} cargo test -p operator --test it", kubeconfig.display());
+        shell(paths, &line).await
+    };
+    let outcome = steps.run("contract: a real API server", work).await;
+    cluster.down().await?;
+    outcome
+}
+
+async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
+    let cluster = demo::prepare(paths, steps, CLUSTER).await?;
+    if let Ok(boot) = cluster.boot() {
+        eprintln!("    from binaries to nodes ready: {:.1} s", boot.total_seconds);
+    }
+    let outcome = slice::run(&cluster, steps, moment()).await;
+    if outcome.is_err() {
+        let picture = cluster.get(&["get", "tankaplatforms,pods,events", "-A"]).await.unwrap_or_default();
+        let log = cluster.get(&["-n", "tanka-system", "logs", "-l", "app.kubernetes.io/name=tanka-operator", "--tail=60"]).await.unwrap_or_default();
+        eprintln!("{picture}\n{log}");
+    }
+    outcome
+}
+
+/// Runs a line in the repository, with its output passed on.
+async fn shell(paths: &Paths, line: &str) -> Result<()> {
+    run_line(&paths.repo, line).await
+}
+
+async fn run_line(folder: &Path, line: &str) -> Result<()> {
+    let mut child = Command::new("sh")
+        .args(["-ec", line])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("failed to start sh")?;
+    let status = timeout(LAYER_DEADLINE, child.wait()).await.with_context(|| format!("took longer than {} s: {line}", LAYER_DEADLINE.as_secs()))??;
+    if !status.success() {
+        bail!("this failed: {line}");
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the rim: a new name for each run comes from the time")]
+fn moment() -> i64 {
+    Timestamp::now().as_millisecond()
+}
