@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
 	"tanka.dev/e2e/cluster/internal/gateway"
@@ -12,6 +14,7 @@ import (
 	"tanka.dev/e2e/cluster/internal/local"
 	"tanka.dev/e2e/cluster/internal/refusal"
 	"tanka.dev/e2e/cluster/internal/sandbox"
+	"tanka.dev/e2e/cluster/internal/selftest"
 )
 
 // hiddenCommands are how the launcher calls itself.
@@ -33,6 +36,7 @@ var localCommands = map[string]command{
 	"kill-node":   onNode((*local.Local).KillNode),
 	"start-node":  onNode((*local.Local).StartNode),
 	"inside":      onLocal(localInside),
+	"selftest":    localSelftest,
 }
 
 func onLocal(do func(context.Context, *local.Local, []string) error) command {
@@ -129,4 +133,30 @@ func localInside(_ context.Context, l *local.Local, arguments []string) error {
 		return &exitError{exit.ExitCode()}
 	}
 	return err
+}
+
+func localSelftest(ctx context.Context, e environment, _ []string) error {
+	cluster, err := local.New(e.cluster)
+	if err != nil {
+		return err
+	}
+	if err := cluster.Status(ctx, io.Discard); err != nil {
+		return err
+	}
+	nodes, err := cluster.Nodes()
+	if err != nil {
+		return err
+	}
+	if nodes == 0 {
+		return refusal.New("the self-test needs a node; start a cluster without --control-plane-only")
+	}
+	launcher, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	bench := selftest.Bench{
+		Cluster: cluster.Cluster, Launcher: launcher, Probe: filepath.Join(filepath.Dir(launcher), "probe"),
+		Nodes: nodes, Out: os.Stdout,
+	}
+	return bench.Run(ctx)
 }

@@ -68,6 +68,12 @@ func (l *Local) Status(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
+// Nodes is how many nodes the cluster was started with.
+func (l *Local) Nodes() (int, error) {
+	known, err := l.requireRecord()
+	return known.Nodes, err
+}
+
 // Running reports whether the cluster's kubeconfig is of use.
 func (l *Local) Running() error {
 	if _, err := l.requireRecord(); err != nil {
