@@ -60,3 +60,46 @@ WORKDIR /data
 EXPOSE 6379 26379
 # The Sentinel container of the same pod runs `tanka-redis-sentinel`.
 ENTRYPOINT ["tanka-redis-server"]
+
+# --- What our own binaries need: libraries of C, certificates, a user ---------------------------------------------------------
+FROM debian:trixie-slim AS runtime
+
+RUN set -eu; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get update; \
+    apt-get install -y --no-install-recommends ca-certificates; \
+    mkdir -p /runtime/etc/ssl/certs /runtime/usr/local/bin; \
+    install -d -m 1777 /runtime/tmp; \
+    for loader in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do \
+        if [ -e "$loader" ]; then cp --dereference --parents "$loader" /runtime; fi; \
+    done; \
+    for library in libc.so.6 libm.so.6 libgcc_s.so.1; do \
+        cp --dereference --parents "$(ldconfig -p | awk -v name="$library" '$1 == name {print $NF; exit}')" /runtime; \
+    done; \
+    cp /etc/ssl/certs/ca-certificates.crt /runtime/etc/ssl/certs/; \
+    echo 'tanka:x:65532:65532::/:/nonexistent' > /runtime/etc/passwd; \
+    echo 'tanka:x:65532:' > /runtime/etc/group; \
+    echo 'hosts: files dns' > /runtime/etc/nsswitch.conf
+
+# --- The operator -------------------------------------------------------------------------------------------------------------
+FROM scratch AS operator
+
+# The binaries come from cargo on the host; docs/decisions/0004-images-from-host-binaries.md says why.
+ARG BINARIES=bin
+COPY --from=runtime /runtime/ /
+COPY ${BINARIES}/tanka-operator /usr/local/bin/
+ENV PATH=/usr/local/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["tanka-operator"]
+
+# --- The API server -----------------------------------------------------------------------------------------------------------
+FROM scratch AS api-server
+
+ARG BINARIES=bin
+COPY --from=runtime /runtime/ /
+COPY ${BINARIES}/tanka-api /usr/local/bin/
+ENV PATH=/usr/local/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+USER 65532:65532
+EXPOSE 8000 9000
+ENTRYPOINT ["tanka-api"]

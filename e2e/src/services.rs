@@ -60,7 +60,9 @@ impl Stack {
         fs::create_dir(folder.join("logs"))?;
         Ok(Self {
             services: BTreeMap::new(),
-            folder, kept_logs, _used: used,
+            folder,
+            kept_logs,
+            _used: used,
         })
     }
 
@@ -131,7 +133,6 @@ impl Stack {
         }
         Ok(())
     }
-
 }
 
 impl Drop for Stack {
@@ -139,7 +140,10 @@ impl Drop for Stack {
         // Processes first: the folder may be mounted in their namespaces.
         self.services.clear();
         if let Err(error) = self.keep_logs() {
-            eprintln!("failed to keep the logs in {}: {error:#}", self.kept_logs.display());
+            eprintln!(
+                "failed to keep the logs in {}: {error:#}",
+                self.kept_logs.display()
+            );
         }
 
         let _ = fs::remove_dir_all(&self.folder);
@@ -152,7 +156,11 @@ async fn folder_for_data() -> PathBuf {
     if env::var_os("TMPDIR").is_none() {
         let call = Call::new("df", QUERY_DEADLINE).args(["--output=avail", "--block-size=1", MEMORY]);
         let text = call.output().await.unwrap_or_default();
-        let free = text.lines().last().and_then(|line| line.trim().parse::<u64>().ok()).unwrap_or_default();
+        let free = text
+            .lines()
+            .last()
+            .and_then(|line| line.trim().parse::<u64>().ok())
+            .unwrap_or_default();
         if free >= MEMORY_WANTED {
             return PathBuf::from(MEMORY);
         }
@@ -203,7 +211,8 @@ impl Platform {
         let ports = ports::free(redis::PORTS + postgres::SERVERS)?;
         let (redis_ports, postgres_ports) = ports.split_at(redis::PORTS);
         let redis = redis::Group::start(&mut stack, redis_root, redis_ports, &redis::Options::default())?;
-        let postgres = postgres::Cluster::start(&mut stack, postgres_root, &template, postgres_ports.to_vec()).await?;
+        let postgres =
+            postgres::Cluster::start(&mut stack, postgres_root, &template, postgres_ports.to_vec()).await?;
         postgres.wait_until_ready(&mut stack).await?;
         redis.wait_until_ready(&mut stack).await?;
         Ok(Self {

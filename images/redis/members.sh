@@ -5,7 +5,7 @@
 
 : "${POD_NAME:?is not set}" "${REDIS_PASSWORD:?is not set}"
 master_name=tanka
-data=${REDIS_DATA:-/data}
+data=/data
 sentinel_conf=$data/sentinel.conf
 ordinal=${POD_NAME##*-}
 export REDISCLI_AUTH="$REDIS_PASSWORD"
@@ -73,6 +73,13 @@ opinions() {
   echo "$peers" | while read -r host _ sentinel_port; do
     [ -z "$host" ] || sentinel_opinion "$host" "$sentinel_port"
   done
+}
+
+# Whether a Sentinel answers that it knows no primary at all. Its memory is in the volume that the server's data is in, so this
+# member has never had any.
+sentinel_is_blank() {
+  printf 'PING\nSENTINEL MASTERS\n' | ask "$1" "$2" |
+    awk 'NR == 1 { alive = $0 == "PONG" } NR > 1 && $0 != "" { knows = 1 } END { exit !(alive && !knows) }'
 }
 
 # Of several opinions the newest counts: `host port` of the line with the highest epoch.

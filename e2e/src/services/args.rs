@@ -84,7 +84,7 @@ async fn run_with_services(paths: &Paths, command: &[String]) -> Result<ExitCode
         }
     };
     platform.stack.tear_down().await?;
-    
+
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

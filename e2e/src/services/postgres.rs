@@ -141,7 +141,6 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the services `pg-primary`, `pg-replica-1` and `pg-replica-2` on these ports.
     pub async fn start(stack: &mut Stack, root: Rootfs, template: &Path, ports: Vec<u16>) -> Result<Self> {
-        
         for (index, port) in ports.iter().enumerate() {
             let name = if index == 0 {
                 "pg-primary".to_owned()

@@ -26,17 +26,13 @@ pub const PORTS: usize = 2 * 3;
 /// How a group is run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    
     /// Whether each keeps an append-only log.
     pub append_only: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            
-            append_only: true,
-        }
+        Self { append_only: true }
     }
 }
 
@@ -51,7 +47,6 @@ pub struct Group {
 impl Group {
     /// Starts all members at once, on two ports for each.
     pub fn start(stack: &mut Stack, root: Rootfs, ports: &[u16], options: &Options) -> Result<Self> {
-        
         let ports: Vec<(u16, u16)> = ports.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let group = Self { root, ports };
         for index in 0..group.ports.len() {
@@ -88,8 +83,6 @@ impl Group {
                     "REDIS_APPENDONLY",
                     if options.append_only { "yes" } else { "no" }.to_owned(),
                 ),
-                // On one machine everybody who could know of a primary answers at once.
-                ("REDIS_BOOTSTRAP_GRACE", "0".to_owned()),
             ],
         }
     }
@@ -142,6 +135,11 @@ impl Group {
         Ok(if named.len() == 1 { named[0] } else { None })
     }
 
+    /// Where the server of a member listens.
+    pub fn port(&self, index: usize) -> Result<u16> {
+        Ok(self.ports.get(index).context("no such member")?.0)
+    }
+
     /// One command to a server.
     pub async fn server(&self, index: usize, command: &[&str]) -> Result<String> {
         self.ask(self.ports.get(index).context("no such member")?.0, command)
@@ -154,16 +152,27 @@ impl Group {
             .await
     }
 
+    /// Several commands over one connection, a line for each.
+    pub async fn script(&self, index: usize, commands: &str) -> Result<String> {
+        Ok(self
+            .client(self.port(index)?)
+            .input(commands)
+            .output()
+            .await?
+            .trim()
+            .to_owned())
+    }
+
     async fn ask(&self, port: u16, command: &[&str]) -> Result<String> {
-        let text = Call::new("chroot", QUERY_DEADLINE)
+        Ok(self.client(port).args(command).output().await?.trim().to_owned())
+    }
+
+    fn client(&self, port: u16) -> Call {
+        Call::new("chroot", QUERY_DEADLINE)
             .arg(&self.root.path)
             .args(["/usr/bin/redis-cli", "-h", "127.0.0.1", "-t", "1", "-p"])
             .arg(port.to_string())
-            .args(command)
             .env("REDISCLI_AUTH", PASSWORD)
-            .output()
-            .await?;
-        Ok(text.trim().to_owned())
     }
 
     /// What a command that uses them finds in its environment.

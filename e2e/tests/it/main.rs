@@ -1,0 +1,4 @@
+//! Tests on real processes: the images' own programs, started on loopback. They need root and what `make deps` installs.
+
+mod redis_guard;
+mod services;
