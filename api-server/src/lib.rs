@@ -1,1 +1,24 @@
-//! placeholder
+//! The Tanka API: accounts, conversations, messages and real-time events, on PostgreSQL with replicas and on Redis.
+//! Layers: `http` -> `domain` -> `store` (SQL) / `realtime`; `routing` decides which PostgreSQL instance serves what.
+
+pub mod app;
+pub mod args;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod entropy;
+pub mod hashing;
+pub mod http;
+pub mod keys;
+pub mod launch;
+pub mod lifecycle;
+pub mod metrics;
+pub mod migrate;
+pub mod realtime;
+pub mod redis_link;
+pub mod routing;
+pub mod run;
+pub mod server;
+pub mod store;
+pub mod sweep;
+pub mod telemetry;

@@ -1,0 +1,119 @@
+//! What handlers work with: one value that knows every part of the running server.
+
+pub mod deep;
+pub mod ready;
+
+use std::sync::Arc;
+
+use crds::config::Config;
+
+use self::deep::{DeepCheck, Report};
+use self::ready::{Readiness, Schema};
+use crate::config::Live;
+use crate::hashing::Hashing;
+use crate::keys::Keys;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::realtime::Hub;
+use crate::redis_link::RedisLink;
+use crate::routing::Fleet;
+
+/// Parts of the server.
+#[derive(Debug)]
+pub struct Parts {
+    /// Configuration in force.
+    pub live: Live,
+    /// Keys.
+    pub keys: Keys,
+    /// PostgreSQL.
+    pub database: Fleet,
+    /// Redis.
+    pub redis: RedisLink,
+    /// Password hashing.
+    pub hashing: Hashing,
+    /// Real-time events.
+    pub hub: Hub,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is ending.
+    pub lifecycle: Lifecycle,
+}
+
+/// The running server, for handlers.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    schema: Schema,
+    deep: DeepCheck,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, schema: Schema::default(), deep: DeepCheck::default() }))
+    }
+
+    /// Configuration of this moment.
+    pub fn config(&self) -> Arc<Config> {
+        self.0.parts.live.get()
+    }
+
+    /// Keys.
+    pub fn keys(&self) -> &Keys {
+        &self.0.parts.keys
+    }
+
+    /// PostgreSQL.
+    pub fn database(&self) -> &Fleet {
+        &self.0.parts.database
+    }
+
+    /// Redis.
+    pub fn redis(&self) -> &RedisLink {
+        &self.0.parts.redis
+    }
+
+    /// Password hashing.
+    pub fn hashing(&self) -> &Hashing {
+        &self.0.parts.hashing
+    }
+
+    /// Real-time events.
+    pub fn hub(&self) -> &Hub {
+        &self.0.parts.hub
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    /// Whether it is ending.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.0.parts.lifecycle
+    }
+
+    /// Whether requests should come here.
+    pub fn readiness(&self) -> Readiness {
+        if self.lifecycle().draining.is_cancelled() {
+            Readiness::Draining
+        } else if self.0.schema.is_current() {
+            Readiness::Ready
+        } else {
+            Readiness::Starting
+        }
+    }
+
+    /// Waits for a schema that this release can work with; until then requests should go elsewhere.
+    pub async fn wait_for_schema(&self) {
+        self.0.schema.wait(self.database()).await;
+    }
+
+    /// Tries everything that the server depends on.
+    pub async fn deep_check(&self) -> Report {
+        self.0.deep.run(self).await
+    }
+}

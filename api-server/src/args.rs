@@ -1,0 +1,90 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+/// The Tanka API server.
+#[derive(Debug, Parser)]
+#[command(name = "tanka-api", version, about)]
+pub struct Arguments {
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Json, env = "TANKA_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the API.
+    Serve(ServeArguments),
+    /// Bring the schema to this release.
+    Migrate(MigrateArguments),
+    /// Work with the configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Where to serve, and with what.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Configuration file; it is read again when it changes.
+    #[arg(long, default_value = "/etc/tanka/tanka.yaml", env = "TANKA_CONFIG")]
+    pub config: PathBuf,
+    /// Address of the API.
+    #[arg(long, default_value = "0.0.0.0:8000", env = "TANKA_LISTEN")]
+    pub listen: SocketAddr,
+    /// Address of metrics and health checks.
+    #[arg(long, default_value = "0.0.0.0:9000", env = "TANKA_OPS_LISTEN")]
+    pub ops_listen: SocketAddr,
+    /// File with the secret from which keys for tokens are derived; at least 32 bytes.
+    #[arg(long, env = "TANKA_PEPPER_FILE")]
+    pub pepper_file: PathBuf,
+}
+
+/// Which database to migrate.
+#[derive(Debug, Args)]
+pub struct MigrateArguments {
+    /// File with a `postgres://` URL, instead of the other flags.
+    #[arg(long, env = "TANKA_MIGRATE_URL_FILE", conflicts_with_all = ["host", "password_file"])]
+    pub url_file: Option<PathBuf>,
+    /// Host of the primary.
+    #[arg(long, env = "TANKA_MIGRATE_HOST", required_unless_present = "url_file")]
+    pub host: Option<String>,
+    /// Its port.
+    #[arg(long, env = "TANKA_MIGRATE_PORT", default_value_t = 5432)]
+    pub port: u16,
+    /// Role that owns the tables.
+    #[arg(long, env = "TANKA_MIGRATE_USER", default_value = "tanka_owner")]
+    pub user: String,
+    /// Database.
+    #[arg(long, env = "TANKA_MIGRATE_DATABASE", default_value = "tanka")]
+    pub database: String,
+    /// File with the role's password.
+    #[arg(long, env = "TANKA_MIGRATE_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Seconds after which the migration gives up.
+    #[arg(long, env = "TANKA_MIGRATE_TIMEOUT_SECONDS", default_value_t = 300)]
+    pub timeout_seconds: u64,
+}
+
+/// What to do with a configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Validate a file.
+    Check {
+        /// The file.
+        #[arg(default_value = "/etc/tanka/tanka.yaml")]
+        file: PathBuf,
+    },
+    /// Print a file with every key.
+    Example,
+}

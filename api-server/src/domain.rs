@@ -1,0 +1,28 @@
+//! Parsed types: what has passed through here needs no second check. No input or output.
+
+pub mod account;
+pub mod conversation;
+pub mod event;
+pub mod page;
+pub mod principal;
+pub mod token;
+
+/// A value that a person gave and that is not acceptable, in words for that person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unacceptable(pub String);
+
+/// Text of a bounded length without control characters; white space around it does not count.
+pub(crate) fn line(text: &str, most: usize) -> Result<String, Unacceptable> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Unacceptable("must not be empty".to_owned()));
+    }
+    if text.chars().count() > most {
+        return Err(Unacceptable(format!("must have at most {most} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Unacceptable("must not contain control characters".to_owned()));
+    }
+    Ok(text.to_owned())
+}

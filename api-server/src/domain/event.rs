@@ -1,0 +1,137 @@
+//! What sockets are told, and on which channel.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Where events go. Channels of tenants and workrooms join here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// All sockets of one person.
+    User(Uuid),
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "user:{id}"),
+        }
+    }
+}
+
+impl Channel {
+    /// Reads a channel's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (kind, id) = name.split_once(':')?;
+        match kind {
+            "user" => id.parse().ok().map(Self::User),
+            _ => None,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A message was written.
+    MessageCreated,
+    /// A conversation was begun.
+    ConversationCreated,
+    /// Its title changed.
+    ConversationUpdated,
+    /// It was deleted.
+    ConversationDeleted,
+    /// A session ended; its sockets are closed, and clients see a closed socket instead of this event.
+    SessionRevoked,
+}
+
+impl EventKind {
+    /// The name that clients see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageCreated => "message.created",
+            Self::ConversationCreated => "conversation.created",
+            Self::ConversationUpdated => "conversation.updated",
+            Self::ConversationDeleted => "conversation.deleted",
+            Self::SessionRevoked => "session.revoked",
+        }
+    }
+}
+
+/// An event with its place in its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The channel.
+    pub channel: Channel,
+    /// Which count of positions this is; another epoch means that it started again.
+    pub epoch: Uuid,
+    /// Place in the channel, without gaps.
+    pub position: i64,
+    /// Identifies the event.
+    pub id: Uuid,
+    /// Name of what happened.
+    pub kind: String,
+    /// Details, as JSON.
+    pub body: String,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// The form in which an event reaches clients, and other processes through Redis.
+#[derive(Debug, Serialize)]
+struct Frame<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    channel: &'a str,
+    epoch: Uuid,
+    offset: i64,
+    id: Uuid,
+    event: &'a str,
+    at: Timestamp,
+    data: &'a serde_json::value::RawValue,
+}
+
+impl Event {
+    /// Serialised once, however many sockets it goes to.
+    pub fn frame(&self) -> Result<String, serde_json::Error> {
+        let data = serde_json::from_str(&self.body)?;
+        serde_json::to_string(&Frame {
+            kind: "event",
+            channel: &self.channel.to_string(),
+            epoch: self.epoch,
+            offset: self.position,
+            id: self.id,
+            event: &self.kind,
+            at: self.at,
+            data,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_read_back() {
+        let channel = Channel::User(Uuid::from_u128(7));
+        assert_eq!(Channel::parse(&channel.to_string()), Some(channel));
+        assert_eq!(Channel::parse("tenant:x"), None);
+    }
+
+    #[test]
+    fn a_frame_carries_the_body_as_it_is() {
+        let event = Event {
+            channel: Channel::User(Uuid::nil()),
+            epoch: Uuid::nil(),
+            position: 3,
+            id: Uuid::nil(),
+            kind: "message.created".to_owned(),
+            body: r#"{"b":1,"a":2}"#.to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        assert!(event.frame().unwrap().ends_with(r#""at":"1970-01-01T00:00:00Z","data":{"b":1,"a":2}}"#));
+    }
+}

@@ -1,0 +1,22 @@
+//! The rim where randomness enters: identifiers, secrets and jitter.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// Unpredictable bytes from the operating system's generator.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut drawn = [0; N];
+    rand::fill(&mut drawn);
+    drawn
+}
+
+/// A new identifier that sorts by its time of creation.
+pub fn id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// A duration between half of `base` and one and a half of it, so that processes do not act in step.
+pub fn jitter(base: Duration) -> Duration {
+    base.mul_f64(rand::random_range(0.5..1.5))
+}

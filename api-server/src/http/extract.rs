@@ -1,0 +1,254 @@
+//! What handlers take from a request. Every refusal is a problem that says what to change.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::answer::CONSISTENCY_TOKEN;
+use super::error::ApiError;
+use super::observe::Deadline;
+use crate::app::App;
+use crate::domain::page::PageRequest;
+use crate::domain::principal::Principal;
+use crate::domain::token::{Kind, Token};
+use crate::routing::{Idempotency, Position, Scope};
+use crate::store::sessions::FindSession;
+
+/// A JSON body, not longer than the configuration allows, and the digest of its bytes.
+#[derive(Debug)]
+pub struct Body<T> {
+    /// What it says.
+    pub value: T,
+    /// Identifies the exact request, for idempotency keys.
+    pub digest: [u8; 32],
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let json = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+        if !json {
+            return Err(ApiError::MediaType);
+        }
+        let mut digest = Sha256::new_with_prefix(request.method().as_str());
+        digest.update(request.uri().path());
+        let limit = usize::try_from(app.config().http.body_limit.bytes()).unwrap_or(usize::MAX);
+        let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::TooLarge)?;
+        digest.update(&bytes);
+        Ok(Self { value: parse(&bytes)?, digest: digest.finalize().into() })
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        if cause.is_data() {
+            ApiError::field(if path == "." { "body" } else { &path }, cause)
+        } else {
+            ApiError::Malformed(format!("The body is not JSON: {cause}"))
+        }
+    })?;
+    reader.end().map_err(|error| ApiError::Malformed(format!("The body is not JSON: {error}")))?;
+    Ok(value)
+}
+
+/// An id in the address. One that is none belongs to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Id(pub Uuid);
+
+impl FromRequestParts<App> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Path(id) = Path::<Uuid>::from_request_parts(parts, app).await.map_err(|_| ApiError::NotFound)?;
+        Ok(Self(id))
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// `next_cursor` of the page before; the first page without it.
+    pub cursor: Option<String>,
+    /// Rows of the page, 1 to 100; 20 if absent.
+    pub limit: Option<String>,
+}
+
+/// A checked [`PageQuery`].
+#[derive(Debug, Clone, Copy)]
+pub struct Paging(pub PageRequest);
+
+impl FromRequestParts<App> for Paging {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let query = Query::<PageQuery>::from_request_parts(parts, app).await;
+        let Query(query) = query.map_err(|error| ApiError::Malformed(error.body_text()))?;
+        let limit = query.limit.map(|text| text.parse::<u16>()).transpose();
+        let limit = limit.map_err(|_| ApiError::field("limit", "must be a whole number"))?;
+        PageRequest::parse(query.cursor.as_deref(), limit)
+            .map(Self)
+            .map_err(|(field, problem)| ApiError::field(field, problem))
+    }
+}
+
+/// The time limit of a request and the writes that its caller wants to see, before anybody is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Unscoped(pub Scope);
+
+impl FromRequestParts<App> for Unscoped {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let deadline = parts
+            .extensions
+            .get::<Deadline>()
+            .map_or_else(|| Instant::now() + app.config().http.request_timeout.get(), |deadline| deadline.0);
+        let at_least = match parts.headers.get(CONSISTENCY_TOKEN) {
+            None => None,
+            Some(token) => {
+                let position = token.to_str().ok().and_then(|token| Position::from_token(token, app.keys()));
+                Some(position.ok_or_else(|| {
+                    ApiError::Malformed("X-Consistency-Token is not one that this API gave out.".to_owned())
+                })?)
+            }
+        };
+        Ok(Self(Scope { tenant: None, deadline, at_least, primary_only: false }))
+    }
+}
+
+/// The person who calls, and the scope of what is done for that person.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who.
+    pub person: Principal,
+    /// In the person's tenant.
+    pub scope: Scope,
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Unscoped(scope) = Unscoped::from_request_parts(parts, app).await?;
+        let token = bearer(&parts.headers)?;
+        let person = find_session(app, &token, scope)
+            .await?
+            .ok_or(ApiError::Unauthorized("The access token is not valid, or ended."))?;
+        if let Some(claimed) = parts.headers.get("x-tenant-id")
+            && claimed.to_str().ok().and_then(|text| text.parse().ok()) != Some(person.tenant_id)
+        {
+            return Err(ApiError::Forbidden("X-Tenant-ID may only repeat the tenant of the access token."));
+        }
+        let scope = Scope { tenant: Some(person.tenant_id), ..scope };
+        Ok(Self { person, scope })
+    }
+}
+
+/// A caller who may change something.
+#[derive(Debug, Clone)]
+pub struct Writer(pub Caller);
+
+impl FromRequestParts<App> for Writer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if caller.person.role.may_write() {
+            Ok(Self(caller))
+        } else {
+            Err(ApiError::Forbidden("Your role may only read."))
+        }
+    }
+}
+
+/// Whose access token this is. A replica may not have a session yet that was just made, so a miss is asked again.
+pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {
+    let find = FindSession(token.hash(app.keys()));
+    let (found, served) = app.database().read(&scope, &find).await?;
+    if found.is_some() || served.role == crate::routing::choose::Role::Primary {
+        return Ok(found);
+    }
+    let (found, _) = app.database().read(&Scope { primary_only: true, ..scope }, &find).await?;
+    Ok(found)
+}
+
+fn bearer(headers: &HeaderMap) -> Result<Token, ApiError> {
+    let text = headers
+        .get(header::AUTHORIZATION)
+        .ok_or(ApiError::Unauthorized("Send `Authorization: Bearer` with an access token."))?
+        .to_str()
+        .unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(ApiError::Unauthorized("Send `Authorization: Bearer` with an access token."));
+    }
+    Token::parse(Kind::Access, token.trim())
+        .ok_or(ApiError::Unauthorized("The access token is not valid, or ended."))
+}
+
+/// The header `Idempotency-Key`.
+#[derive(Debug, Clone)]
+pub struct Key(Option<String>);
+
+impl FromRequestParts<App> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let key = value.to_str().unwrap_or_default();
+        let sound = (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        if sound {
+            Ok(Self(Some(key.to_owned())))
+        } else {
+            Err(ApiError::field("Idempotency-Key", "must have 1 to 255 printable ASCII characters"))
+        }
+    }
+}
+
+impl Key {
+    /// The key for a request with this body.
+    pub fn of<T>(self, caller: &Caller, body: &Body<T>) -> Option<Idempotency> {
+        let user_id = caller.person.user_id;
+        self.0.map(|key| Idempotency { user_id, key, fingerprint: body.digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Sample {
+        #[expect(dead_code, reason = "only whether it can be read matters")]
+        count: u8,
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        let Err(ApiError::Invalid(errors)) = parse::<Sample>(br#"{"count":"x"}"#) else { panic!("accepted") };
+        assert_eq!(errors[0].field, "count");
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed() {
+        for body in ["", "{", r#"{"count":1} x"#] {
+            assert!(matches!(parse::<Sample>(body.as_bytes()), Err(ApiError::Malformed(_))), "{body}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Version 1 of the API. One file for each area; a file holds requests, answers, handlers and their description.
+
+pub mod auth;
+pub mod conversations;
+pub mod messages;
+pub mod ws;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+/// All routes below `/api/v1`.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(auth::router())
+        .merge(conversations::router())
+        .merge(messages::router())
+        .merge(ws::router())
+}

@@ -1,0 +1,345 @@
+//! What is counted. Labels come from closed sets only: route templates, methods, statuses, instances of the configuration.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Content type of the exposition.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of latency buckets in seconds: dense around the goals of 50, 200 and 500 ms.
+const LATENCY: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 10.0];
+
+fn latency_histogram() -> Histogram {
+    Histogram::new(LATENCY)
+}
+
+/// A gauge of seconds.
+pub type SecondsGauge = Gauge<f64, AtomicU64>;
+
+/// Everything that is counted, and its exposition.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The HTTP listener.
+    pub http: HttpMetrics,
+    /// PostgreSQL.
+    pub database: DatabaseMetrics,
+    /// Real-time connections.
+    pub realtime: RealtimeMetrics,
+    /// Password hashing.
+    pub hashing: HashingMetrics,
+    /// The configuration file.
+    pub config: ConfigMetrics,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::default();
+        let http = HttpMetrics::register(&mut registry);
+        let tanka = registry.sub_registry_with_prefix("tanka");
+        let database = DatabaseMetrics::register(tanka);
+        let realtime = RealtimeMetrics::register(tanka);
+        let hashing = HashingMetrics::register(tanka);
+        let config = ConfigMetrics::register(tanka);
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        tanka.register("build_info", "The release that runs", build);
+        Arc::new(Self { registry, http, database, realtime, hashing, config })
+    }
+
+    /// The exposition in OpenMetrics text.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+/// Labels of a finished request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Method, or `OTHER`.
+    pub method: &'static str,
+    /// Route template.
+    pub endpoint: String,
+    /// Status code.
+    pub status: u16,
+}
+
+/// Labels of a latency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LatencyLabels {
+    /// Method, or `OTHER`.
+    pub method: &'static str,
+    /// Route template.
+    pub endpoint: String,
+}
+
+/// Counts of the HTTP listener.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    /// Finished requests.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Their duration.
+    pub duration: Family<LatencyLabels, Histogram, fn() -> Histogram>,
+    /// Requests in flight.
+    pub in_flight: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections that were refused because there are too many.
+    pub refused: Counter,
+}
+
+impl HttpMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(latency_histogram),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            refused: Counter::default(),
+        };
+        registry.register("http_requests", "Finished HTTP requests", metrics.requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Duration of HTTP requests in seconds",
+            metrics.duration.clone(),
+        );
+        let tanka = registry.sub_registry_with_prefix("tanka_http");
+        tanka.register("requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        tanka.register("connections", "Open connections", metrics.connections.clone());
+        tanka.register("connections_refused", "Connections over the limit", metrics.refused.clone());
+        metrics
+    }
+}
+
+/// One PostgreSQL instance, by its configured name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InstanceLabels {
+    /// Configured name.
+    pub instance: String,
+}
+
+/// Where a read went and why.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReadLabels {
+    /// `primary` or `replica`.
+    pub role: &'static str,
+    /// Why there.
+    pub reason: &'static str,
+}
+
+/// State of pooled connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabels {
+    /// Configured name of the instance.
+    pub pool: String,
+    /// `idle`, `used` or `max`.
+    pub state: &'static str,
+}
+
+/// How writes ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// One of a closed set.
+    pub outcome: &'static str,
+}
+
+/// Counts of PostgreSQL.
+#[derive(Debug, Clone)]
+pub struct DatabaseMetrics {
+    /// Whether an instance answers probes.
+    pub up: Family<InstanceLabels, Gauge>,
+    /// Whether an instance is the primary.
+    pub primary: Family<InstanceLabels, Gauge>,
+    /// How old what a replica serves can be.
+    pub lag: Family<InstanceLabels, SecondsGauge>,
+    /// Times that an instance was taken out of reading.
+    pub ejections: Family<InstanceLabels, Counter>,
+    /// Reads.
+    pub reads: Family<ReadLabels, Counter>,
+    /// Writes.
+    pub writes: Family<OutcomeLabels, Counter>,
+    /// Attempts of writes beyond the first.
+    pub write_retries: Counter,
+    /// Writes that wait for a primary.
+    pub held: Gauge,
+    /// Connections.
+    pub pool: Family<PoolLabels, Gauge>,
+    /// Time that requests waited for a connection.
+    pub acquire: Histogram,
+    /// Statements over the threshold.
+    pub slow: Counter,
+}
+
+impl DatabaseMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            up: Family::default(),
+            primary: Family::default(),
+            lag: Family::default(),
+            ejections: Family::default(),
+            reads: Family::default(),
+            writes: Family::default(),
+            write_retries: Counter::default(),
+            held: Gauge::default(),
+            pool: Family::default(),
+            acquire: latency_histogram(),
+            slow: Counter::default(),
+        };
+        let r = registry.sub_registry_with_prefix("database");
+        r.register("instance_up", "1 while an instance answers probes", m.up.clone());
+        r.register("instance_primary", "1 for the instance that accepts writes", m.primary.clone());
+        r.register("replica_lag_seconds", "Age of what a replica would serve", m.lag.clone());
+        r.register("ejections", "Times that an instance stopped serving reads", m.ejections.clone());
+        r.register("reads", "Reads by the role that served them and why", m.reads.clone());
+        r.register("writes", "Writes by outcome", m.writes.clone());
+        r.register("write_retries", "Attempts of writes beyond the first", m.write_retries.clone());
+        r.register("writes_held", "Writes that wait for a primary", m.held.clone());
+        r.register("pool_connections", "Connections of each pool by state", m.pool.clone());
+        r.register("acquire_duration_seconds", "Time to get a connection", m.acquire.clone());
+        r.register("slow_operations", "Operations over the slow query threshold", m.slow.clone());
+        m
+    }
+}
+
+/// Why sockets closed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// One of a closed set.
+    pub reason: &'static str,
+}
+
+/// Where events came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabels {
+    /// `local`, `redis`, `poll` or `history`.
+    pub source: &'static str,
+}
+
+/// Counts of real-time connections.
+#[derive(Debug, Clone)]
+pub struct RealtimeMetrics {
+    /// Open sockets.
+    pub sockets: Gauge,
+    /// Channels with local members.
+    pub channels: Gauge,
+    /// Frames handed to sockets.
+    pub deliveries: Family<SourceLabels, Counter>,
+    /// Frames that were not handed over, or not published.
+    pub dropped: Family<ReasonLabels, Counter>,
+    /// Closed sockets.
+    pub closed: Family<ReasonLabels, Counter>,
+    /// Connections that came back, by what they got.
+    pub resumes: Family<OutcomeLabels, Counter>,
+    /// Whether Redis answers.
+    pub redis_up: Gauge,
+    /// Whether the subscription to Redis is alive.
+    pub subscribed: Gauge,
+}
+
+impl RealtimeMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            sockets: Gauge::default(),
+            channels: Gauge::default(),
+            deliveries: Family::default(),
+            dropped: Family::default(),
+            closed: Family::default(),
+            resumes: Family::default(),
+            redis_up: Gauge::default(),
+            subscribed: Gauge::default(),
+        };
+        registry.register("websocket_connections", "Open WebSockets", m.sockets.clone());
+        registry.register("websocket_closed", "Closed WebSockets by reason", m.closed.clone());
+        registry.register("websocket_resumes", "Resumed connections by outcome", m.resumes.clone());
+        registry.register("realtime_channels", "Channels with local members", m.channels.clone());
+        registry.register("realtime_deliveries", "Frames handed to sockets, by source", m.deliveries.clone());
+        registry.register("realtime_dropped", "Frames dropped, by reason", m.dropped.clone());
+        registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
+        registry.register("realtime_subscribed", "1 while Redis delivers events", m.subscribed.clone());
+        m
+    }
+}
+
+/// Counts of password hashing.
+#[derive(Debug, Clone)]
+pub struct HashingMetrics {
+    /// Hashes being computed.
+    pub running: Gauge,
+    /// Requests that wait for their turn.
+    pub waiting: Gauge,
+    /// Requests that were refused.
+    pub shed: Counter,
+    /// Duration of one hash, without waiting.
+    pub duration: Histogram,
+}
+
+impl HashingMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            shed: Counter::default(),
+            duration: latency_histogram(),
+        };
+        let r = registry.sub_registry_with_prefix("password_hashing");
+        r.register("running", "Password hashes being computed", m.running.clone());
+        r.register("waiting", "Requests waiting for the hashing pool", m.waiting.clone());
+        r.register("shed", "Requests refused because too many wait", m.shed.clone());
+        r.register("duration_seconds", "Duration of one password hash", m.duration.clone());
+        m
+    }
+}
+
+/// What became of a changed file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReloadOutcome {
+    /// It is in force.
+    Applied,
+    /// It is not valid.
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: ReloadOutcome,
+}
+
+/// Counts of the configuration file.
+#[derive(Debug, Clone)]
+pub struct ConfigMetrics {
+    reloads: Family<ReloadLabels, Counter>,
+    last_ok: Gauge,
+}
+
+impl ConfigMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self { reloads: Family::default(), last_ok: Gauge::default() };
+        m.last_ok.set(1);
+        let r = registry.sub_registry_with_prefix("config");
+        r.register("reloads", "Changed configuration files by outcome", m.reloads.clone());
+        r.register("last_reload_successful", "0 while the file on disk is refused", m.last_ok.clone());
+        m
+    }
+
+    /// Counts a changed file.
+    pub fn count(&self, outcome: ReloadOutcome) {
+        self.reloads.get_or_create(&ReloadLabels { outcome }).inc();
+        self.last_ok.set(i64::from(outcome == ReloadOutcome::Applied));
+    }
+}

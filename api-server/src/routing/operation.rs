@@ -1,0 +1,143 @@
+//! What runs on an instance: reads and writes as values, so that they can be run again elsewhere.
+
+use std::future::Future;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::choose::Role;
+use super::position::Position;
+use crate::domain::event::{Channel, Event, EventKind};
+use crate::store::outbox;
+
+/// In whose name, how long, and how fresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// The tenant whose rows are visible; none before it is known.
+    pub tenant: Option<Uuid>,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+    /// The reader's own last write.
+    pub at_least: Option<Position>,
+    /// Whether only the primary will do.
+    pub primary_only: bool,
+}
+
+/// Which instance answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// Name of the configuration.
+    pub instance: String,
+    /// What it was.
+    pub role: Role,
+}
+
+/// A committed write.
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    /// What it answers.
+    pub output: T,
+    /// Where it is in the log; absent if nothing was written now.
+    pub position: Position,
+    /// Which instance took it.
+    pub served: Served,
+    /// Whether the answer is that of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Makes a repeated request have the effect of one.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// Whose key.
+    pub user_id: Uuid,
+    /// The key.
+    pub key: String,
+    /// Digest of the request; the same key with another request is a mistake.
+    pub fingerprint: [u8; 32],
+}
+
+/// An operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such row, or it belongs to somebody else.
+    #[error("not found")]
+    Missing,
+    /// Something unique is taken; names the constraint.
+    #[error("{0} is taken")]
+    Taken(&'static str),
+    /// An idempotency key came with another request than before.
+    #[error("idempotency key was used for another request")]
+    KeyReused,
+    /// Nobody can serve it now; later it may work.
+    #[error("database is unavailable: {0}")]
+    Unavailable(&'static str),
+    /// The write may or may not have happened.
+    #[error("the outcome of the write is unknown")]
+    Unknown,
+    /// The database refused.
+    #[error("database operation failed")]
+    Database(#[from] sqlx::Error),
+    /// Data could not be written or read as JSON.
+    #[error("stored data is not valid")]
+    Encoding(#[from] serde_json::Error),
+    /// Data in a table is not what this release expects.
+    #[error("stored data is not valid: {0}")]
+    Corrupt(String),
+}
+
+/// A connection that can only read: its transaction is read-only, on the primary too.
+#[derive(Debug)]
+pub struct ReadHandle<'c> {
+    pub(crate) connection: &'c mut PgConnection,
+}
+
+/// A transaction on the primary.
+#[derive(Debug)]
+pub struct WriteHandle<'c> {
+    pub(crate) connection: &'c mut PgConnection,
+    /// The tenant of the transaction.
+    pub(crate) tenant: Option<Uuid>,
+    pub(super) events: Vec<Event>,
+}
+
+impl WriteHandle<'_> {
+    /// Writes an event into the outbox; it is published when the transaction is committed.
+    pub async fn emit(
+        &mut self,
+        channel: Channel,
+        kind: EventKind,
+        body: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        let tenant = self.tenant.ok_or_else(|| StoreError::Corrupt("event without a tenant".to_owned()))?;
+        let body = serde_json::to_string(body)?;
+        let event = outbox::append(self.connection, tenant, channel, kind, body).await?;
+        self.events.push(event);
+        Ok(())
+    }
+}
+
+/// Something that can be read.
+pub trait Read: Sync {
+    /// What it answers.
+    type Output: Send;
+
+    /// Reads; may run more than once.
+    fn run(
+        &self,
+        on: &mut ReadHandle<'_>,
+    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}
+
+/// Something that changes rows.
+pub trait Write: Send + Sync + 'static {
+    /// What it answers.
+    type Output: Send + 'static;
+
+    /// Writes within one transaction; may run more than once, each time in a new one.
+    fn run(
+        &self,
+        on: &mut WriteHandle<'_>,
+    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}

@@ -1,0 +1,116 @@
+//! Asks one instance what it is and how far it has come, several times a second, on a connection of its own,
+//! so that busy pools cannot make an instance look dead. On the primary it also writes the heartbeat.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, PgConnection};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::choose::Role;
+use super::fleet::Fleet;
+use super::instance::{Instance, Observation};
+use super::position::Position;
+use crate::entropy;
+
+/// Time between probes.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Time between probes while a request waits for an instance to replay something.
+const URGENT: Duration = Duration::from_millis(1);
+/// An instance that takes longer does not work. A replica that merely takes long drops out earlier, by its lag.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+/// How long a new connection may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Pause after a failed attempt.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Time between heartbeats; the guard in the statement keeps many processes from writing more often.
+pub const BEAT: Duration = Duration::from_millis(250);
+
+/// Probes an instance until told to stop.
+pub(super) async fn run(fleet: Fleet, instance: Arc<Instance>, stop: CancellationToken) {
+    stop.run_until_cancelled(follow(&fleet, &instance)).await;
+    fleet.record(&instance, None);
+}
+
+async fn follow(fleet: &Fleet, instance: &Instance) {
+    loop {
+        let failure = match timeout(CONNECT, instance.options.connect()).await {
+            Ok(Ok(mut connection)) => watch(fleet, instance, &mut connection).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no connection in time".to_owned(),
+        };
+        if fleet.record(instance, None) {
+            tracing::warn!(instance.name = %instance.name, error = %failure, "PostgreSQL instance is unavailable");
+        }
+        tokio::time::sleep(entropy::jitter(PAUSE)).await;
+    }
+}
+
+/// Probes over one connection until that fails; answers how.
+async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection) -> String {
+    loop {
+        let due = match timeout(DEADLINE, probe(connection)).await {
+            Ok(Ok((observation, due))) => {
+                fleet.record(instance, Some(observation));
+                due
+            }
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "no answer in time".to_owned(),
+        };
+        if due {
+            match timeout(DEADLINE, beat(connection)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(instance.name = %instance.name, %error, "no heartbeat"),
+                Err(_) => return "no heartbeat in time".to_owned(),
+            }
+        }
+        if instance.waiters.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(URGENT).await;
+        } else {
+            let _ = timeout(INTERVAL, instance.wake.notified()).await;
+        }
+    }
+}
+
+/// One probe. A replica's timeline is that of the last heartbeat it has replayed, so it never claims a newer one
+/// than it has data of.
+async fn probe(connection: &mut PgConnection) -> Result<(Observation, bool), sqlx::Error> {
+    let at = Instant::now();
+    let row = sqlx::query!(
+        r#"SELECT pg_is_in_recovery() AS "replica!",
+                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                        ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint AS "lsn!",
+                  CASE WHEN pg_is_in_recovery() THEN timeline
+                       ELSE ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer
+                  END AS "timeline!",
+                  (NOT pg_is_in_recovery() AND beat_at < clock_timestamp() - interval '225 milliseconds') AS "due!"
+             FROM replication_heartbeat WHERE id = 1"#
+    )
+    .fetch_one(connection)
+    .await?;
+    let observation = Observation {
+        role: if row.replica { Role::Replica } else { Role::Primary },
+        position: Position { timeline: row.timeline.unsigned_abs(), lsn: row.lsn.unsigned_abs() },
+        at,
+    };
+    Ok((observation, row.due))
+}
+
+/// Writes the heartbeat unless another process just did. It waits for no standby: what it measures is them.
+async fn beat(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"UPDATE replication_heartbeat
+              SET beat_at = clock_timestamp(),
+                  timeline = ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer
+            WHERE id = (SELECT id FROM replication_heartbeat
+                         WHERE id = 1 AND beat_at < clock_timestamp() - interval '225 milliseconds'
+                           FOR UPDATE SKIP LOCKED)
+        RETURNING set_config('synchronous_commit', 'local', true) AS "mode!""#
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What each subcommand does.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use crds::config::LogLevel;
+use sqlx::postgres::PgConnectOptions;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Arguments, Command, ConfigCommand, MigrateArguments, ServeArguments};
+use crate::config::load::load;
+use crate::keys::Keys;
+use crate::launch::Launch;
+use crate::{http, migrate, telemetry};
+
+/// A configuration file with every key at its default.
+pub const EXAMPLE: &str = include_str!("../../config/api-server.yaml");
+/// Kubernetes shows what a container wrote here when it failed.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Runs a command; a failure is one line on standard error, the last one.
+pub async fn run(arguments: Arguments) -> ExitCode {
+    let outcome = match &arguments.command {
+        Command::Serve(serve_arguments) => serve(serve_arguments, &arguments).await,
+        Command::Migrate(target) => migrate(target, &arguments).await,
+        Command::Config(ConfigCommand::Check { file }) => check(file),
+        Command::Config(ConfigCommand::Example) => print(EXAMPLE),
+        Command::Openapi => http::openapi::document().map_err(Into::into).and_then(|text| print(&text)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            eprintln!("tanka-api: {line}");
+            // Absent outside of Kubernetes.
+            if Path::new(TERMINATION_LOG).exists() {
+                let _ = std::fs::write(TERMINATION_LOG, &line);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    let (config, fingerprint) = load(&serve.config)?;
+    telemetry::start(arguments.log_format, config.log_level);
+    // Registered before anything starts, so that a signal during the start is not lost.
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let launch = Launch {
+        config,
+        file: Some((serve.config.clone(), fingerprint)),
+        keys: Keys::load(&serve.pepper_file)?,
+        listen: serve.listen,
+        ops_listen: serve.ops_listen,
+    };
+    let running = launch.start().await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::select! {
+        _ = running.drain() => Ok(()),
+        // A second signal means at once.
+        _ = terminate.recv() => Err(anyhow!("a second signal ended the drain")),
+        _ = interrupt.recv() => Err(anyhow!("a second signal ended the drain")),
+    }
+}
+
+async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Result<()> {
+    telemetry::start(arguments.log_format, LogLevel::Info);
+    let options = if let Some(path) = &target.url_file {
+        let url = migrate::read_secret(path)?;
+        PgConnectOptions::from_str(&url).map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()))?
+    } else {
+        let host = target.host.as_deref().context("a host or a file with a URL is needed")?;
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(host)
+            .port(target.port)
+            .username(&target.user)
+            .database(&target.database);
+        match &target.password_file {
+            Some(path) => options.password(&migrate::read_secret(path)?),
+            None => options,
+        }
+    };
+    let timeout = Duration::from_secs(target.timeout_seconds);
+    let applied = migrate::run(&migrate::Target { options, timeout }).await?;
+    tracing::info!(applied, version = migrate::latest_version(), "schema is current");
+    Ok(())
+}
+
+fn check(file: &Path) -> anyhow::Result<()> {
+    load(file)?;
+    print(&format!("{} is valid\n", file.display()))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes()).context("failed to write to standard output")
+}

@@ -1,0 +1,22 @@
+//! SQL, one file for each aggregate. Nothing outside of this module and `routing` writes SQL; nothing in it knows HTTP.
+
+pub mod accounts;
+pub mod conversations;
+pub mod health;
+pub mod idempotency;
+pub mod maintenance;
+pub mod messages;
+pub mod outbox;
+pub mod sessions;
+
+use crate::routing::StoreError;
+
+/// Turns the violation of a named constraint into a meaning; messages are never parsed.
+pub(crate) fn on_constraint(error: sqlx::Error, constraint: &'static str) -> StoreError {
+    match &error {
+        sqlx::Error::Database(refused) if refused.constraint() == Some(constraint) => {
+            StoreError::Taken(constraint)
+        }
+        _ => StoreError::Database(error),
+    }
+}

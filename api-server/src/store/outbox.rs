@@ -1,0 +1,126 @@
+//! Events: written with the change they tell about, read by sockets that come back and by processes without Redis.
+
+use jiff_sqlx::Timestamp;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::event::{Channel, Event, EventKind};
+use crate::entropy;
+use crate::routing::{Read, ReadHandle, StoreError};
+
+/// Appends an event. The row of the channel stays locked until the transaction ends, which gives positions without gaps
+/// that become visible in their order.
+pub(crate) async fn append(
+    on: &mut PgConnection,
+    tenant: Uuid,
+    channel: Channel,
+    kind: EventKind,
+    body: String,
+) -> Result<Event, StoreError> {
+    let id = entropy::id();
+    let row = sqlx::query!(
+        r#"WITH place AS (
+               INSERT INTO channels AS c (name, tenant_id, last_position) VALUES ($1, $2, 1)
+               ON CONFLICT (name) DO UPDATE SET last_position = c.last_position + 1
+               RETURNING name, epoch, last_position
+           ), event AS (
+               INSERT INTO events (channel, position, tenant_id, id, kind, body)
+               SELECT name, last_position, $2, $3, $4, $5 FROM place
+               RETURNING created_at
+           )
+           SELECT epoch, last_position, created_at AS "created_at: Timestamp" FROM place, event"#,
+        channel.to_string(),
+        tenant,
+        id,
+        kind.as_str(),
+        body,
+    )
+    .fetch_one(on)
+    .await?;
+    Ok(Event {
+        channel,
+        epoch: row.epoch,
+        position: row.last_position,
+        id,
+        kind: kind.as_str().to_owned(),
+        body,
+        at: row.created_at.to_jiff(),
+    })
+}
+
+/// How far a channel has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The channel.
+    pub channel: Channel,
+    /// Its epoch.
+    pub epoch: Uuid,
+    /// Position of its last event.
+    pub position: i64,
+}
+
+/// Heads of channels, of whatever tenants; channels that never had an event are missing.
+#[derive(Debug)]
+pub struct Heads(pub Vec<Channel>);
+
+impl Read for Heads {
+    type Output = Vec<Head>;
+
+    async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Vec<Head>, StoreError> {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        let rows = sqlx::query!(
+            r#"SELECT name AS "name!", epoch AS "epoch!", last_position AS "position!" FROM realtime_heads($1)"#,
+            &names,
+        )
+        .fetch_all(&mut *on.connection)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                Some(Head { channel: Channel::parse(&row.name)?, epoch: row.epoch, position: row.position })
+            })
+            .collect())
+    }
+}
+
+/// Events of a channel after a position, oldest first.
+#[derive(Debug)]
+pub struct EventsAfter {
+    /// The channel.
+    pub channel: Channel,
+    /// Its epoch.
+    pub epoch: Uuid,
+    /// Only events after this position.
+    pub after: i64,
+    /// At most so many.
+    pub limit: i32,
+}
+
+impl Read for EventsAfter {
+    type Output = Vec<Event>;
+
+    async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Vec<Event>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT position AS "position!", id AS "id!", kind AS "kind!", body AS "body!",
+                      created_at AS "created_at!: Timestamp"
+                 FROM realtime_events($1, $2, $3)"#,
+            self.channel.to_string(),
+            self.after,
+            self.limit,
+        )
+        .fetch_all(&mut *on.connection)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Event {
+                channel: self.channel,
+                epoch: self.epoch,
+                position: row.position,
+                id: row.id,
+                kind: row.kind,
+                body: row.body,
+                at: row.created_at.to_jiff(),
+            })
+            .collect())
+    }
+}

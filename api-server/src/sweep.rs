@@ -1,0 +1,29 @@
+//! Removes what has expired, now and then, in bounded batches.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Live;
+use crate::entropy;
+use crate::routing::{Fleet, Scope};
+use crate::store::maintenance::Sweep;
+
+/// Time between sweeps of one process; jitter spreads processes.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Limit of one sweep.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// Sweeps until told to stop.
+pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(entropy::jitter(INTERVAL))).await.is_some() {
+        let history = live.get().websocket.history_ttl.get();
+        let scope = Scope { tenant: None, deadline: Instant::now() + LIMIT, at_least: None, primary_only: true };
+        match database.write(scope, Sweep { history }).await {
+            Ok(swept) if swept.output > 0 => tracing::debug!(rows = swept.output, "removed expired rows"),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(error = ?error, "nothing was swept"),
+        }
+    }
+}
