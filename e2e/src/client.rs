@@ -43,7 +43,9 @@ impl Answer {
     /// A text field of the body.
     pub fn text(&self, pointer: &str) -> Result<String> {
         let field = self.body.pointer(pointer).and_then(Value::as_str);
-        Ok(field.with_context(|| format!("the answer has no {pointer}: {}", self.body))?.to_owned())
+        Ok(field
+            .with_context(|| format!("the answer has no {pointer}: {}", self.body))?
+            .to_owned())
     }
 }
 
@@ -58,13 +60,20 @@ pub struct Client {
 impl Client {
     /// A client of the server at `HOST:PORT`.
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), token: None, http: HttpClient::builder(TokioExecutor::new()).build_http() }
+        Self {
+            address: address.to_owned(),
+            token: None,
+            http: HttpClient::builder(TokioExecutor::new()).build_http(),
+        }
     }
 
     /// The same with a token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.to_owned()), ..self.clone() }
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// Asks.
@@ -77,8 +86,16 @@ impl Client {
         self.send(Method::POST, path, Some(body), headers).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -86,22 +103,40 @@ impl Client {
             request = request.header(*name, *value);
         }
         let bytes = body.map(Value::to_string).unwrap_or_default();
-        let request = request.header("content-type", "application/json").body(Full::new(Bytes::from(bytes)))?;
+        let request = request
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(bytes)))?;
         let exchange = async {
-            let response = self.http.request(request).await.context("the API did not answer")?;
+            let response = self
+                .http
+                .request(request)
+                .await
+                .context("the API did not answer")?;
             let status = response.status().as_u16();
             let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-            let headers = response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+            let headers = response
+                .headers()
+                .iter()
+                .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+                .collect();
             let body = response.into_body().collect().await?.to_bytes();
-            Ok(Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+            Ok(Answer {
+                status,
+                headers,
+                body: serde_json::from_slice(&body).unwrap_or_default(),
+            })
         };
-        timeout(DEADLINE, exchange).await.context("the API did not answer in time")?
+        timeout(DEADLINE, exchange)
+            .await
+            .context("the API did not answer in time")?
     }
 
     /// Opens the stream of events and authenticates in its first frame.
     pub async fn events(&self) -> Result<Events> {
         let connect = connect_async(format!("ws://{}/ws", self.address));
-        let (mut socket, _) = timeout(DEADLINE, connect).await.context("no WebSocket in time")??;
+        let (mut socket, _) = timeout(DEADLINE, connect)
+            .await
+            .context("no WebSocket in time")??;
         let token = self.token.as_deref().context("a WebSocket needs a token")?;
         let hello = serde_json::json!({"type": "connect", "token": token});
         socket.send(Message::text(hello.to_string())).await?;
@@ -130,6 +165,8 @@ impl Events {
             }
             bail!("the stream of events has ended")
         };
-        timeout(deadline, wait).await.with_context(|| format!("no frame of type {kind} in time"))?
+        timeout(deadline, wait)
+            .await
+            .with_context(|| format!("no frame of type {kind} in time"))?
     }
 }

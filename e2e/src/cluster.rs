@@ -47,8 +47,15 @@ impl Cluster {
     /// Builds the launcher and everything that it runs; quick when nothing changed.
     pub async fn build(paths: &Paths, name: &str) -> Result<Self> {
         let script = paths.repo.join("e2e/cluster/build");
-        let output = Call::new(script, BUILD_DEADLINE).env("TANKA_CACHE", &paths.cache).output().await?;
-        let launcher = output.lines().last().context("the build of the cluster printed no path")?.trim();
+        let output = Call::new(script, BUILD_DEADLINE)
+            .env("TANKA_CACHE", &paths.cache)
+            .output()
+            .await?;
+        let launcher = output
+            .lines()
+            .last()
+            .context("the build of the cluster printed no path")?
+            .trim();
         Ok(Self {
             launcher: launcher.into(),
             name: name.to_owned(),
@@ -88,7 +95,11 @@ impl Cluster {
 
     /// Fails if the machine is not as it was.
     pub async fn check_clean(&self, before: &Path) -> Result<()> {
-        self.call(DEADLINE).args(["check-clean", "--against"]).arg(before).run().await
+        self.call(DEADLINE)
+            .args(["check-clean", "--against"])
+            .arg(before)
+            .run()
+            .await
     }
 
     /// Puts images into every node that lacks them.
@@ -98,13 +109,20 @@ impl Cluster {
 
     /// Path of the kubeconfig.
     pub async fn kubeconfig(&self) -> Result<PathBuf> {
-        Ok(self.call(DEADLINE).arg("kubeconfig").output().await?.trim().into())
+        Ok(self
+            .call(DEADLINE)
+            .arg("kubeconfig")
+            .output()
+            .await?
+            .trim()
+            .into())
     }
 
     /// Times of the last start, where the launcher measured them.
     pub fn boot(&self) -> Result<Boot> {
         let file = self.state.join("clusters").join(&self.name).join("boot.json");
-        let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
         Ok(serde_json::from_str(&text)?)
     }
 
@@ -115,22 +133,49 @@ impl Cluster {
 
     /// Runs kubectl with arguments and returns its output.
     pub async fn get(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl(Duration::from_mins(2)).args(arguments).output().await
+        self.kubectl(Duration::from_mins(2))
+            .args(arguments)
+            .output()
+            .await
     }
 
     /// Applies manifests.
     pub async fn apply(&self, manifests: &str) -> Result<String> {
-        self.kubectl(Duration::from_mins(2)).args(["apply", "--server-side", "--force-conflicts", "-f", "-"]).input(manifests).output().await
+        self.kubectl(Duration::from_mins(2))
+            .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+            .input(manifests)
+            .output()
+            .await
     }
 
     /// Opens a way to a service. On a local cluster it stays open until the cluster ends.
     pub async fn expose(&self, namespace: &str, service: &str, port: u16) -> Result<Endpoint> {
-        let ip = self.get(&["-n", namespace, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]).await?;
+        let ip = self
+            .get(&[
+                "-n",
+                namespace,
+                "get",
+                "service",
+                service,
+                "-o",
+                "jsonpath={.spec.clusterIP}",
+            ])
+            .await?;
         let target = format!("{}:{port}", ip.trim());
         let door = format!("{namespace}-{service}");
-        match self.call(DEADLINE).args(["expose", &door, &target]).output().await {
-            Ok(address) => Ok(Endpoint { address: address.trim().to_owned(), _forwarder: None }),
-            Err(error) if error.to_string().contains("works only on a local cluster") => self.forward(namespace, service, port),
+        match self
+            .call(DEADLINE)
+            .args(["expose", &door, &target])
+            .output()
+            .await
+        {
+            Ok(address) => Ok(Endpoint {
+                address: address.trim().to_owned(),
+                _forwarder: None,
+            }),
+            Err(error) if error.to_string().contains("works only on a local cluster") => {
+                self.forward(namespace, service, port)
+            }
             Err(error) => Err(error),
         }
     }
@@ -141,13 +186,23 @@ impl Cluster {
             .env("CLUSTER_NAME", &self.name)
             .env("TANKA_STATE", &self.state)
             .env("TANKA_CACHE", &self.cache)
-            .args(["kubectl", "-n", namespace, "port-forward", &format!("service/{service}"), &format!("{local}:{port}")])
+            .args([
+                "kubectl",
+                "-n",
+                namespace,
+                "port-forward",
+                &format!("service/{service}"),
+                &format!("{local}:{port}"),
+            ])
             .current_dir(&self.repo)
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .context("failed to start kubectl port-forward")?;
-        Ok(Endpoint { address: format!("127.0.0.1:{local}"), _forwarder: Some(child) })
+        Ok(Endpoint {
+            address: format!("127.0.0.1:{local}"),
+            _forwarder: Some(child),
+        })
     }
 
     /// Waits until `check` says yes, asking every quarter of a second.
@@ -166,7 +221,9 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
         match last {
-            Some(error) => Err(error.context(format!("{what} did not happen within {} s", deadline.as_secs()))),
+            Some(error) => {
+                Err(error.context(format!("{what} did not happen within {} s", deadline.as_secs())))
+            }
             None => bail!("{what} did not happen within {} s", deadline.as_secs()),
         }
     }

@@ -41,20 +41,35 @@ pub async fn run(paths: &Paths) -> Result<()> {
 
 /// Everything up to an operator that stands on a running cluster.
 pub async fn prepare(paths: &Paths, steps: &mut Steps, name: &str) -> Result<Cluster> {
-    let cluster = steps.run("build the cluster's programs", Cluster::build(paths, name)).await?;
-    let (images, ()) = steps
-        .run("build the images and start the cluster", async { tokio::try_join!(images::build(paths, &Name::ALL), cluster.up(&[])) })
+    let cluster = steps
+        .run("build the cluster's programs", Cluster::build(paths, name))
         .await?;
-    steps.run("load the images", cluster.load_images(images.values().map(|image| image.archive.as_path()))).await?;
-    steps.run("install the operator", platform::install(&cluster, &images)).await?;
+    let (images, ()) = steps
+        .run("build the images and start the cluster", async {
+            tokio::try_join!(images::build(paths, &Name::ALL), cluster.up(&[]))
+        })
+        .await?;
+    steps
+        .run(
+            "load the images",
+            cluster.load_images(images.values().map(|image| image.archive.as_path())),
+        )
+        .await?;
+    steps
+        .run("install the operator", platform::install(&cluster, &images))
+        .await?;
     Ok(cluster)
 }
 
 async fn apply(cluster: &Cluster, terminal: &Transcript) -> Result<()> {
     terminal.say("A platform is five lines of YAML.");
     terminal.run("cat config/samples/minimal.yaml").await?;
-    terminal.run("kubectl get namespace acme >/dev/null 2>&1 || kubectl create namespace acme").await?;
-    terminal.run("kubectl apply -f config/samples/minimal.yaml").await?;
+    terminal
+        .run("kubectl get namespace acme >/dev/null 2>&1 || kubectl create namespace acme")
+        .await?;
+    terminal
+        .run("kubectl apply -f config/samples/minimal.yaml")
+        .await?;
     let took = Platform::new(cluster, "acme").ready(READY_WITHIN).await?;
     println!("# Ready {:.1} s after it was applied.", took.as_secs_f64());
     terminal.run("kubectl -n acme get tankaplatform").await?;
@@ -71,18 +86,30 @@ async fn talk(terminal: &mut Transcript, door: &Endpoint) -> Result<Person> {
     terminal.say("Somebody signs up, logs in, opens a conversation and posts a message.");
     terminal.run(&format!(r#"curl -sS --fail-with-body $API/api/v1/auth/signup {JSON} -d "{{\"email\":\"$EMAIL\",\"password\":\"$PASSWORD\",\"name\":\"Ada\"}}""#)).await?;
     let person = journey::log_in(&Client::new(&door.address), &email, &password).await?;
-    let login = format!(r#"curl -sS --fail-with-body $API/api/v1/auth/login {JSON} -d "{{\"email\":\"$EMAIL\",\"password\":\"$PASSWORD\"}}""#);
+    let login = format!(
+        r#"curl -sS --fail-with-body $API/api/v1/auth/login {JSON} -d "{{\"email\":\"$EMAIL\",\"password\":\"$PASSWORD\"}}""#
+    );
     let token = field(&terminal.run(&login).await?, "access_token")?;
     terminal.set("TOKEN", token);
-    terminal.run(r#"curl -sS --fail-with-body $API/api/v1/auth/me -H "authorization: Bearer $TOKEN""#).await?;
-    let line = format!(r#"curl -sS --fail-with-body $API/api/v1/conversations {JSON} -H "authorization: Bearer $TOKEN" -d '{{"title":"Hello"}}'"#);
+    terminal
+        .run(r#"curl -sS --fail-with-body $API/api/v1/auth/me -H "authorization: Bearer $TOKEN""#)
+        .await?;
+    let line = format!(
+        r#"curl -sS --fail-with-body $API/api/v1/conversations {JSON} -H "authorization: Bearer $TOKEN" -d '{{"title":"Hello"}}'"#
+    );
     let conversation = field(&terminal.run(&line).await?, "id")?;
     terminal.set("CONVERSATION", &conversation);
     let mut events = person.client.events().await?;
     let line = format!(
         r#"curl -sS --fail-with-body -D "$HEADERS" $API/api/v1/conversations/$CONVERSATION/messages {JSON} -H "authorization: Bearer $TOKEN" -d '{{"content":"Is anybody there?"}}'; echo; grep -i x-consistency-token "$HEADERS""#
     );
-    terminal.set("HEADERS", std::env::temp_dir().join(format!("tanka-demo-{}", moment())).display().to_string());
+    terminal.set(
+        "HEADERS",
+        std::env::temp_dir()
+            .join(format!("tanka-demo-{}", moment()))
+            .display()
+            .to_string(),
+    );
     let printed = terminal.run(&line).await?;
     listen(terminal, &mut events).await?;
     read_back(terminal, &printed).await?;
@@ -99,24 +126,39 @@ async fn listen(terminal: &Transcript, events: &mut Events) -> Result<()> {
 
 /// Reads the message back with the consistency token of the write, and shows who answered.
 async fn read_back(terminal: &mut Transcript, printed: &str) -> Result<()> {
-    let header = printed.lines().find(|line| line.to_lowercase().starts_with("x-consistency-token")).context("no consistency token")?;
-    let token = header.split_once(':').map(|(_, value)| value.trim().to_owned()).context("no consistency token")?;
+    let header = printed
+        .lines()
+        .find(|line| line.to_lowercase().starts_with("x-consistency-token"))
+        .context("no consistency token")?;
+    let token = header
+        .split_once(':')
+        .map(|(_, value)| value.trim().to_owned())
+        .context("no consistency token")?;
     terminal.set("SEEN", token);
     terminal.say("Read it back: a replica answers, and never with less than what was just written.");
     let line = r#"curl -sS --fail-with-body -D "$HEADERS" $API/api/v1/conversations/$CONVERSATION/messages -H "authorization: Bearer $TOKEN" -H "x-consistency-token: $SEEN"; echo; grep -i x-served "$HEADERS"; rm -f "$HEADERS""#;
     let answer = terminal.run(line).await?;
-    ensure!(answer.contains("Is anybody there?"), "the message was not read back");
+    ensure!(
+        answer.contains("Is anybody there?"),
+        "the message was not read back"
+    );
     Ok(())
 }
 
 async fn fail_over(cluster: &Cluster, terminal: &Transcript, person: &Person) -> Result<()> {
     let acme = Platform::new(cluster, "acme");
     let conversation = person.open_conversation("failover").await?;
-    terminal.say("Now the pod of the PostgreSQL primary is deleted while somebody posts a message every 20 ms.");
+    terminal
+        .say("Now the pod of the PostgreSQL primary is deleted while somebody posts a message every 20 ms.");
     let before = acme.primary().await?;
     let writer = Writer::start(&person.client, &conversation, "steady");
-    terminal.run(&format!("kubectl -n acme delete pod {before}")).await?;
-    Cluster::wait("another primary", Duration::from_mins(1), || async { Ok(acme.primary().await.is_ok_and(|now| now != before)) }).await?;
+    terminal
+        .run(&format!("kubectl -n acme delete pod {before}"))
+        .await?;
+    Cluster::wait("another primary", Duration::from_mins(1), || async {
+        Ok(acme.primary().await.is_ok_and(|now| now != before))
+    })
+    .await?;
     tokio::time::sleep(AFTERMATH).await;
     let record = writer.finish().await?;
     println!(
@@ -127,7 +169,9 @@ async fn fail_over(cluster: &Cluster, terminal: &Transcript, person: &Person) ->
     );
     acme.ready(READY_WITHIN).await?;
     terminal.run("kubectl -n acme get tankaplatform -o wide").await?;
-    terminal.run("kubectl -n acme get tankaplatform acme -o jsonpath='{.status.postgres.lastFailover}'; echo").await?;
+    terminal
+        .run("kubectl -n acme get tankaplatform acme -o jsonpath='{.status.postgres.lastFailover}'; echo")
+        .await?;
     Ok(())
 }
 
@@ -145,15 +189,22 @@ fn farewell(door: &Endpoint) {
 
 /// A string field of a JSON text.
 fn field(text: &str, name: &str) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_str(text.trim()).context("the API answered with something else than JSON")?;
-    Ok(value[name].as_str().with_context(|| format!("the answer has no {name}"))?.to_owned())
+    let value: serde_json::Value =
+        serde_json::from_str(text.trim()).context("the API answered with something else than JSON")?;
+    Ok(value[name]
+        .as_str()
+        .with_context(|| format!("the answer has no {name}"))?
+        .to_owned())
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the rim: a new name for each run comes from the time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: a new name for each run comes from the time"
+)]
 fn moment() -> i64 {
     Timestamp::now().as_millisecond()
 }

@@ -15,8 +15,23 @@ const DEADLINE: Duration = Duration::from_mins(30);
 
 /// A generated file and the program that prints it.
 const GENERATED: [(&str, &[&str]); 2] = [
-    ("crds/generated/tankaplatforms.tanka.dev.yaml", &["run", "--quiet", "-p", "crds", "--bin", "crdgen"]),
-    ("api-server/openapi.json", &["run", "--quiet", "-p", "api-server", "--bin", "tanka-api", "--", "openapi"]),
+    (
+        "crds/generated/tankaplatforms.tanka.dev.yaml",
+        &["run", "--quiet", "-p", "crds", "--bin", "crdgen"],
+    ),
+    (
+        "api-server/openapi.json",
+        &[
+            "run",
+            "--quiet",
+            "-p",
+            "api-server",
+            "--bin",
+            "tanka-api",
+            "--",
+            "openapi",
+        ],
+    ),
 ];
 
 /// Writes the files, or with `check` fails where they differ.
@@ -25,11 +40,18 @@ pub async fn run(paths: &Paths, check: bool) -> Result<()> {
         sql_data(paths).await?;
     }
     for (file, command) in GENERATED {
-        let text = Call::new("cargo", DEADLINE).args(command).dir(&paths.repo).output().await?;
+        let text = Call::new("cargo", DEADLINE)
+            .args(command)
+            .dir(&paths.repo)
+            .output()
+            .await?;
         let path = paths.repo.join(file);
         if check {
             let committed = fs::read_to_string(&path).with_context(|| format!("failed to read {file}"))?;
-            ensure!(committed == text, "{file} is out of date: run `make generate` and commit the result");
+            ensure!(
+                committed == text,
+                "{file} is out of date: run `make generate` and commit the result"
+            );
         } else {
             fs::write(&path, text).with_context(|| format!("failed to write {file}"))?;
         }

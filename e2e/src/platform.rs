@@ -21,13 +21,29 @@ const RELEASED: [(Name, &str); 4] = [
 pub async fn install(cluster: &Cluster, images: &BTreeMap<Name, Image>) -> Result<()> {
     let mut manifests = cluster.get(&["kustomize", "config/operator"]).await?;
     for (name, released) in RELEASED {
-        let image = images.get(&name).with_context(|| format!("the image {} was not built", name.as_str()))?;
+        let image = images
+            .get(&name)
+            .with_context(|| format!("the image {} was not built", name.as_str()))?;
         manifests = manifests.replace(released, &image.reference);
     }
     cluster.apply(&manifests).await?;
-    let wait = ["wait", "--for=condition=Established", "crd/tankaplatforms.tanka.dev", "--timeout=60s"];
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "crd/tankaplatforms.tanka.dev",
+        "--timeout=60s",
+    ];
     cluster.get(&wait).await?;
-    cluster.get(&["-n", "tanka-system", "rollout", "status", "deployment/tanka-operator", "--timeout=120s"]).await?;
+    cluster
+        .get(&[
+            "-n",
+            "tanka-system",
+            "rollout",
+            "status",
+            "deployment/tanka-operator",
+            "--timeout=120s",
+        ])
+        .await?;
     Ok(())
 }
 
@@ -45,7 +61,11 @@ pub struct Platform<'a> {
 impl<'a> Platform<'a> {
     /// A platform that has the name of its namespace.
     pub fn new(cluster: &'a Cluster, name: &str) -> Self {
-        Self { cluster, namespace: name.to_owned(), name: name.to_owned() }
+        Self {
+            cluster,
+            namespace: name.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     /// kubectl in its namespace.
@@ -57,7 +77,9 @@ impl<'a> Platform<'a> {
 
     /// The object as it is stored.
     pub async fn read(&self) -> Result<Value> {
-        let text = self.kubectl(&["get", "tankaplatform", &self.name, "-o", "json"]).await?;
+        let text = self
+            .kubectl(&["get", "tankaplatform", &self.name, "-o", "json"])
+            .await?;
         serde_json::from_str(&text).context("kubectl printed no JSON")
     }
 
@@ -78,7 +100,10 @@ impl<'a> Platform<'a> {
         match outcome.await {
             Ok(time) => Ok(time),
             Err(error) => {
-                let status = self.kubectl(&["get", "tankaplatform,pods", "-o", "wide"]).await.unwrap_or_default();
+                let status = self
+                    .kubectl(&["get", "tankaplatform,pods", "-o", "wide"])
+                    .await
+                    .unwrap_or_default();
                 let ready = self.condition("Ready").await.ok().flatten().unwrap_or_default();
                 Err(error.context(format!("{status}\nReady says: {}", ready["message"])))
             }
@@ -88,7 +113,9 @@ impl<'a> Platform<'a> {
     /// Name of the pod that takes writes, as the status tells it.
     pub async fn primary(&self) -> Result<String> {
         let object = self.read().await?;
-        let name = object["status"]["postgres"]["primary"].as_str().context("status names no primary")?;
+        let name = object["status"]["postgres"]["primary"]
+            .as_str()
+            .context("status names no primary")?;
         Ok(name.to_owned())
     }
 }

@@ -23,46 +23,103 @@ const PAIRS: u32 = 100;
 /// Runs all checks against a cluster on which the operator stands.
 pub async fn run(cluster: &Cluster, steps: &mut Steps, moment_millis: i64) -> Result<()> {
     let acme = Platform::new(cluster, "acme");
-    steps.run("an invalid platform is refused with a sentence", refuses_contradictions(cluster)).await?;
-    steps.run("from kubectl apply to Ready", becomes_ready(&acme)).await?;
+    steps
+        .run(
+            "an invalid platform is refused with a sentence",
+            refuses_contradictions(cluster),
+        )
+        .await?;
+    steps
+        .run("from kubectl apply to Ready", becomes_ready(&acme))
+        .await?;
     let door = cluster.expose("acme", "acme-api", 8000).await?;
     let person = journey::join(&Client::new(&door.address), moment_millis).await?;
     let conversation = person.open_conversation("slice").await?;
-    steps.run("what is written is read back, from replicas", reads_own_writes(&person, &conversation)).await?;
-    steps.run("a message arrives on the WebSocket", hears(&person, &conversation)).await?;
-    steps.run("an idle platform causes no write", stays_silent(&acme)).await?;
-    steps.run("a deleted object is back within 5 s", restores(&acme)).await?;
-    steps.run("a setting that can be reloaded restarts nothing", reloads(&acme)).await?;
-    steps.run("a wrong image is named within 10 s, and mended", names_wrong_image(&acme)).await?;
-    steps.run("a full quota is named within 10 s", names_full_quota(cluster)).await?;
-    steps.run("the primary's pod is deleted: no acknowledged message is lost", survives(&acme, &person, &conversation)).await?;
-    steps.run("a deleted platform leaves its data, and finds it again", returns(&acme, &person)).await?;
+    steps
+        .run(
+            "what is written is read back, from replicas",
+            reads_own_writes(&person, &conversation),
+        )
+        .await?;
+    steps
+        .run(
+            "a message arrives on the WebSocket",
+            hears(&person, &conversation),
+        )
+        .await?;
+    steps
+        .run("an idle platform causes no write", stays_silent(&acme))
+        .await?;
+    steps
+        .run("a deleted object is back within 5 s", restores(&acme))
+        .await?;
+    steps
+        .run("a setting that can be reloaded restarts nothing", reloads(&acme))
+        .await?;
+    steps
+        .run(
+            "a wrong image is named within 10 s, and mended",
+            names_wrong_image(&acme),
+        )
+        .await?;
+    steps
+        .run("a full quota is named within 10 s", names_full_quota(cluster))
+        .await?;
+    steps
+        .run(
+            "the primary's pod is deleted: no acknowledged message is lost",
+            survives(&acme, &person, &conversation),
+        )
+        .await?;
+    steps
+        .run(
+            "a deleted platform leaves its data, and finds it again",
+            returns(&acme, &person),
+        )
+        .await?;
     Ok(())
 }
 
 async fn refuses_contradictions(cluster: &Cluster) -> Result<()> {
     let manifest = |spec: &str| {
-        format!("apiVersion: tanka.dev/v1alpha1\nkind: TankaPlatform\nmetadata: {{name: wrong, namespace: default}}\nspec: {spec}\n")
+        format!(
+            "apiVersion: tanka.dev/v1alpha1\nkind: TankaPlatform\nmetadata: {{name: wrong, namespace: default}}\nspec: {spec}\n"
+        )
     };
     for (spec, sentence) in [
         ("{postgres: {managed: {instances: 2}}}", "must be 1, 3 or 5"),
-        ("{postgres: {managed: {}, external: {primarySecretRef: {name: a, key: b}}}}", "exactly one of postgres.managed"),
+        (
+            "{postgres: {managed: {}, external: {primarySecretRef: {name: a, key: b}}}}",
+            "exactly one of postgres.managed",
+        ),
         ("{ingress: {enabled: true}}", "ingress.host is missing"),
     ] {
-        let refusal = cluster.apply(&manifest(spec)).await.err().with_context(|| format!("{spec} was accepted"))?;
-        ensure!(format!("{refusal:#}").contains(sentence), "{spec} was refused without \"{sentence}\": {refusal:#}");
+        let refusal = cluster
+            .apply(&manifest(spec))
+            .await
+            .err()
+            .with_context(|| format!("{spec} was accepted"))?;
+        ensure!(
+            format!("{refusal:#}").contains(sentence),
+            "{spec} was refused without \"{sentence}\": {refusal:#}"
+        );
     }
     Ok(())
 }
 
 async fn becomes_ready(acme: &Platform<'_>) -> Result<()> {
     acme.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: acme, labels: {pod-security.kubernetes.io/enforce: restricted}}\n").await?;
-    acme.cluster.get(&["apply", "-f", "config/samples/minimal.yaml"]).await?;
+    acme.cluster
+        .get(&["apply", "-f", "config/samples/minimal.yaml"])
+        .await?;
     let took = acme.ready(READY_WITHIN).await?;
     eprintln!("    Ready after {:.1} s", took.as_secs_f64());
     let line = acme.kubectl(&["get", "tp", "acme", "--no-headers"]).await?;
     let columns: Vec<_> = line.split_whitespace().collect();
-    ensure!(columns[..6] == ["acme", "True", "AllReady", "3/3", "3/3", "3/3"], "kubectl get tp says: {line}");
+    ensure!(
+        columns[..6] == ["acme", "True", "AllReady", "3/3", "3/3", "3/3"],
+        "kubectl get tp says: {line}"
+    );
     Ok(())
 }
 
@@ -72,29 +129,60 @@ async fn reads_own_writes(person: &Person, conversation: &str) -> Result<()> {
         let content = format!("pair {number}");
         let written = person.post(conversation, &content).await?;
         let (contents, by) = person.read(conversation, &written).await?;
-        ensure!(contents.contains(&content), "a stale read: {content:?} is missing, served by {by}");
+        ensure!(
+            contents.contains(&content),
+            "a stale read: {content:?} is missing, served by {by}"
+        );
         *served.entry(by).or_default() += 1;
     }
     eprintln!("    {PAIRS} pairs, none stale, served by {served:?}");
-    let replicas: u32 = served.iter().filter(|(by, _)| by.contains("replica")).map(|(_, times)| times).sum();
+    let replicas: u32 = served
+        .iter()
+        .filter(|(by, _)| by.contains("replica"))
+        .map(|(_, times)| times)
+        .sum();
     ensure!(replicas > 0, "no read was served by a replica: {served:?}");
     Ok(())
 }
 
 async fn hears(person: &Person, conversation: &str) -> Result<()> {
     let mut events = person.client.events().await?;
-    person.post_and_hear(&mut events, conversation, "can you hear me").await.map(drop)
+    person
+        .post_and_hear(&mut events, conversation, "can you hear me")
+        .await
+        .map(drop)
 }
 
 /// Sum of the operator's own counter of writes.
 async fn writes(cluster: &Cluster) -> Result<u64> {
-    let pods = cluster.get(&["-n", "tanka-system", "get", "pods", "-l", "app.kubernetes.io/name=tanka-operator", "-o", "name"]).await?;
+    let pods = cluster
+        .get(&[
+            "-n",
+            "tanka-system",
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=tanka-operator",
+            "-o",
+            "name",
+        ])
+        .await?;
     let mut sum = 0;
     for pod in pods.lines() {
         let name = pod.trim_start_matches("pod/");
-        let metrics = cluster.get(&["get", "--raw", &format!("/api/v1/namespaces/tanka-system/pods/{name}:8080/proxy/metrics")]).await?;
-        let lines = metrics.lines().filter(|line| line.starts_with("tanka_apiserver_writes_total"));
-        sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+        let metrics = cluster
+            .get(&[
+                "get",
+                "--raw",
+                &format!("/api/v1/namespaces/tanka-system/pods/{name}:8080/proxy/metrics"),
+            ])
+            .await?;
+        let lines = metrics
+            .lines()
+            .filter(|line| line.starts_with("tanka_apiserver_writes_total"));
+        sum += lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum::<u64>();
     }
     Ok(sum)
 }
@@ -117,28 +205,65 @@ async fn stays_silent(acme: &Platform<'_>) -> Result<()> {
 }
 
 async fn restores(acme: &Platform<'_>) -> Result<()> {
-    for object in ["service/acme-postgres-ro", "configmap/acme-api-config", "poddisruptionbudget/acme-api"] {
+    for object in [
+        "service/acme-postgres-ro",
+        "configmap/acme-api-config",
+        "poddisruptionbudget/acme-api",
+    ] {
         acme.kubectl(&["delete", object, "--wait=true"]).await?;
-        Cluster::wait(&format!("{object} to be back"), Duration::from_secs(5), || async { Ok(acme.kubectl(&["get", object]).await.is_ok()) }).await?;
+        Cluster::wait(
+            &format!("{object} to be back"),
+            Duration::from_secs(5),
+            || async { Ok(acme.kubectl(&["get", object]).await.is_ok()) },
+        )
+        .await?;
     }
-    let scale = ["patch", "configmap", "acme-api-config", "--type=merge", "-p", r#"{"data":{"tanka.yaml":"broken"}}"#];
+    let scale = [
+        "patch",
+        "configmap",
+        "acme-api-config",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"tanka.yaml":"broken"}}"#,
+    ];
     acme.kubectl(&scale).await?;
     Cluster::wait("a drifted field to be mended", TOLD_WITHIN, || async {
-        Ok(acme.kubectl(&["get", "configmap", "acme-api-config", "-o", "yaml"]).await?.contains("instances"))
+        Ok(acme
+            .kubectl(&["get", "configmap", "acme-api-config", "-o", "yaml"])
+            .await?
+            .contains("instances"))
     })
     .await?;
     Ok(())
 }
 
 async fn pod_ids(acme: &Platform<'_>) -> Result<String> {
-    acme.kubectl(&["get", "pods", "--sort-by=.metadata.name", "-o", "jsonpath={range .items[*]}{.metadata.uid}/{.status.containerStatuses[*].restartCount} {end}"]).await
+    acme.kubectl(&[
+        "get",
+        "pods",
+        "--sort-by=.metadata.name",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.uid}/{.status.containerStatuses[*].restartCount} {end}",
+    ])
+    .await
 }
 
 async fn reloads(acme: &Platform<'_>) -> Result<()> {
     let before = pod_ids(acme).await?;
-    acme.kubectl(&["patch", "tp", "acme", "--type=merge", "-p", r#"{"spec":{"api":{"rateLimit":{"requestsPerMinute":60000,"burst":10000}}}}"#]).await?;
+    acme.kubectl(&[
+        "patch",
+        "tp",
+        "acme",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"api":{"rateLimit":{"requestsPerMinute":60000,"burst":10000}}}}"#,
+    ])
+    .await?;
     Cluster::wait("the setting to reach the ConfigMap", TOLD_WITHIN, || async {
-        Ok(acme.kubectl(&["get", "configmap", "acme-api-config", "-o", "yaml"]).await?.contains("60000"))
+        Ok(acme
+            .kubectl(&["get", "configmap", "acme-api-config", "-o", "yaml"])
+            .await?
+            .contains("60000"))
     })
     .await?;
     acme.ready(READY_WITHIN).await?;
@@ -149,13 +274,54 @@ async fn reloads(acme: &Platform<'_>) -> Result<()> {
 
 async fn names_wrong_image(acme: &Platform<'_>) -> Result<()> {
     const WRONG: &str = "localhost/tanka/no-such-image:9.9";
-    let serving = acme.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=api", "-o", "name"]).await?;
-    acme.kubectl(&["patch", "tp", "acme", "--type=merge", "-p", &format!(r#"{{"spec":{{"images":{{"apiServer":"{WRONG}"}}}}}}"#)]).await?;
-    let told = Cluster::wait("the status to name the image", TOLD_WITHIN, || says(acme, "Ready", &["ImagePullFailed"], WRONG)).await?;
+    let serving = acme
+        .kubectl(&[
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=api",
+            "-o",
+            "name",
+        ])
+        .await?;
+    acme.kubectl(&[
+        "patch",
+        "tp",
+        "acme",
+        "--type=merge",
+        "-p",
+        &format!(r#"{{"spec":{{"images":{{"apiServer":"{WRONG}"}}}}}}"#),
+    ])
+    .await?;
+    let told = Cluster::wait("the status to name the image", TOLD_WITHIN, || {
+        says(acme, "Ready", &["ImagePullFailed"], WRONG)
+    })
+    .await?;
     eprintln!("    named after {:.1} s", told.as_secs_f64());
-    let still = acme.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=api", "--field-selector=status.phase=Running", "-o", "name"]).await?;
-    ensure!(serving == still, "serving pods were touched: {serving} became {still}");
-    acme.kubectl(&["patch", "tp", "acme", "--type=merge", "-p", r#"{"spec":{"images":{"apiServer":""}}}"#]).await?;
+    let still = acme
+        .kubectl(&[
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=api",
+            "--field-selector=status.phase=Running",
+            "-o",
+            "name",
+        ])
+        .await?;
+    ensure!(
+        serving == still,
+        "serving pods were touched: {serving} became {still}"
+    );
+    acme.kubectl(&[
+        "patch",
+        "tp",
+        "acme",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"images":{"apiServer":""}}}"#,
+    ])
+    .await?;
     acme.ready(READY_WITHIN).await?;
     Ok(())
 }
@@ -173,13 +339,27 @@ async fn names_full_quota(cluster: &Cluster) -> Result<()> {
         apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: no-room, namespace: small}\nspec: {hard: {pods: \"0\"}}\n";
     cluster.apply(manifests).await?;
     Cluster::wait("the quota to count", TOLD_WITHIN, || async {
-        Ok(small.kubectl(&["get", "resourcequota", "no-room", "-o", "jsonpath={.status.used.pods}"]).await? == "0")
+        Ok(small
+            .kubectl(&[
+                "get",
+                "resourcequota",
+                "no-room",
+                "-o",
+                "jsonpath={.status.used.pods}",
+            ])
+            .await?
+            == "0")
     })
     .await?;
     cluster.apply("apiVersion: tanka.dev/v1alpha1\nkind: TankaPlatform\nmetadata: {name: small, namespace: small}\nspec: {}\n").await?;
-    let told = Cluster::wait("the status to name the quota", TOLD_WITHIN, || says(&small, "Ready", &["PodsRefused"], "no-room")).await?;
+    let told = Cluster::wait("the status to name the quota", TOLD_WITHIN, || {
+        says(&small, "Ready", &["PodsRefused"], "no-room")
+    })
+    .await?;
     eprintln!("    named after {:.1} s", told.as_secs_f64());
-    cluster.get(&["delete", "namespace", "small", "--timeout=60s"]).await?;
+    cluster
+        .get(&["delete", "namespace", "small", "--timeout=60s"])
+        .await?;
     Ok(())
 }
 
@@ -188,7 +368,10 @@ async fn survives(acme: &Platform<'_>, person: &Person, conversation: &str) -> R
     let writer = Writer::start(&person.client, conversation, "steady");
     acme.kubectl(&["delete", "pod", &before, "--wait=false"]).await?;
     let mut after = String::new();
-    Cluster::wait("another primary", Duration::from_mins(1), || async { Ok(acme.primary().await.is_ok_and(|now| now != before)) }).await?;
+    Cluster::wait("another primary", Duration::from_mins(1), || async {
+        Ok(acme.primary().await.is_ok_and(|now| now != before))
+    })
+    .await?;
     acme.ready(READY_WITHIN).await?;
     after.push_str(&acme.primary().await?);
     let record = writer.finish().await?;
@@ -200,17 +383,28 @@ async fn survives(acme: &Platform<'_>, person: &Person, conversation: &str) -> R
         record.longest_gap.as_millis(),
         status["status"]["postgres"]["lastFailover"]["downtimeMillis"],
     );
-    ensure!(status["status"]["postgres"]["lastFailover"]["from"] == Value::String(before), "status does not tell of the failover");
+    ensure!(
+        status["status"]["postgres"]["lastFailover"]["from"] == Value::String(before),
+        "status does not tell of the failover"
+    );
     ensure!(!record.acknowledged.is_empty(), "nothing was written");
     Ok(())
 }
 
 async fn returns(acme: &Platform<'_>, person: &Person) -> Result<()> {
     acme.kubectl(&["delete", "tp", "acme", "--timeout=60s"]).await?;
-    Cluster::wait("the pods to go", Duration::from_mins(2), || async { Ok(acme.kubectl(&["get", "pods", "-o", "name"]).await?.is_empty()) }).await?;
+    Cluster::wait("the pods to go", Duration::from_mins(2), || async {
+        Ok(acme.kubectl(&["get", "pods", "-o", "name"]).await?.is_empty())
+    })
+    .await?;
     let kept = acme.kubectl(&["get", "pvc,secrets", "-o", "name"]).await?;
-    ensure!(kept.contains("acme-postgres-0") && kept.contains("secret/acme-postgres"), "the data is gone: {kept}");
-    acme.cluster.get(&["apply", "-f", "config/samples/minimal.yaml"]).await?;
+    ensure!(
+        kept.contains("acme-postgres-0") && kept.contains("secret/acme-postgres"),
+        "the data is gone: {kept}"
+    );
+    acme.cluster
+        .get(&["apply", "-f", "config/samples/minimal.yaml"])
+        .await?;
     acme.ready(READY_WITHIN).await?;
     let door = acme.cluster.expose("acme", "acme-api", 8000).await?;
     journey::log_in(&Client::new(&door.address), &person.email, &person.password).await?;

@@ -26,7 +26,11 @@ pub struct Steps {
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { started: Instant::now(), timings: Vec::new(), terminal: std::io::stderr().is_terminal() }
+        Self {
+            started: Instant::now(),
+            timings: Vec::new(),
+            terminal: std::io::stderr().is_terminal(),
+        }
     }
 }
 
@@ -44,8 +48,15 @@ impl Steps {
         }
         let took = begun.elapsed();
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-        eprintln!("[{:>6.1} s] {title}: {verdict} ({:.1} s)", self.started.elapsed().as_secs_f64(), took.as_secs_f64());
-        self.timings.push(Timing { step: title.to_owned(), seconds: round(took) });
+        eprintln!(
+            "[{:>6.1} s] {title}: {verdict} ({:.1} s)",
+            self.started.elapsed().as_secs_f64(),
+            took.as_secs_f64()
+        );
+        self.timings.push(Timing {
+            step: title.to_owned(),
+            seconds: round(took),
+        });
         outcome.with_context(|| format!("the step that failed: {title}"))
     }
 
@@ -61,10 +72,22 @@ impl Steps {
 
     /// A table of all steps.
     pub fn table(&self) -> String {
-        let width = self.timings.iter().map(|timing| timing.step.chars().count()).max().unwrap_or(0);
-        let mut lines: Vec<String> =
-            self.timings.iter().map(|timing| format!("  {:<width$}  {:>7.1} s", timing.step, timing.seconds)).collect();
-        lines.push(format!("  {:<width$}  {:>7.1} s", "all", self.started.elapsed().as_secs_f64()));
+        let width = self
+            .timings
+            .iter()
+            .map(|timing| timing.step.chars().count())
+            .max()
+            .unwrap_or(0);
+        let mut lines: Vec<String> = self
+            .timings
+            .iter()
+            .map(|timing| format!("  {:<width$}  {:>7.1} s", timing.step, timing.seconds))
+            .collect();
+        lines.push(format!(
+            "  {:<width$}  {:>7.1} s",
+            "all",
+            self.started.elapsed().as_secs_f64()
+        ));
         lines.join("\n")
     }
 }

@@ -27,35 +27,83 @@ pub async fn run(paths: &Paths) -> Result<()> {
     let outcome = layers(paths, &mut steps).await;
     eprintln!("\n{}", steps.table());
     let failed = u8::from(outcome.is_err());
-    println!("{} passed, {failed} failed", steps.timings().len() - usize::from(failed));
+    println!(
+        "{} passed, {failed} failed",
+        steps.timings().len() - usize::from(failed)
+    );
     outcome
 }
 
 async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
-    steps.run("format", shell(paths, "cargo fmt --all --check && test -z \"$(gofmt -l e2e/cluster)\"")).await?;
-    steps.run("compile", shell(paths, "cargo build --workspace --all-targets")).await?;
-    steps.run("generated files are up to date", shell(paths, "cargo e2e generate --check")).await?;
-    steps.run("unit tests", shell(paths, "cargo test --workspace --lib --bins && cargo test -p crds --test it")).await?;
-    let cluster = steps.run("build the cluster's programs", Cluster::build(paths, CLUSTER)).await?;
-    steps.run("unit tests of the cluster", shell(paths, "cd e2e/cluster && go vet ./... && go test ./...")).await?;
+    steps
+        .run(
+            "format",
+            shell(
+                paths,
+                "cargo fmt --all --check && test -z \"$(gofmt -l e2e/cluster)\"",
+            ),
+        )
+        .await?;
+    steps
+        .run("compile", shell(paths, "cargo build --workspace --all-targets"))
+        .await?;
+    steps
+        .run(
+            "generated files are up to date",
+            shell(paths, "cargo e2e generate --check"),
+        )
+        .await?;
+    steps
+        .run(
+            "unit tests",
+            shell(
+                paths,
+                "cargo test --workspace --lib --bins && cargo test -p crds --test it",
+            ),
+        )
+        .await?;
+    let cluster = steps
+        .run("build the cluster's programs", Cluster::build(paths, CLUSTER))
+        .await?;
+    steps
+        .run(
+            "unit tests of the cluster",
+            shell(paths, "cd e2e/cluster && go vet ./... && go test ./..."),
+        )
+        .await?;
     let before = paths.state.join("host-before-test");
-    steps.run("take down what the machine is like", cluster.snapshot(&before)).await?;
-    steps.run("integration: real PostgreSQL and Redis", shell(paths, INTEGRATION)).await?;
+    steps
+        .run("take down what the machine is like", cluster.snapshot(&before))
+        .await?;
+    steps
+        .run(
+            "integration: real PostgreSQL and Redis",
+            shell(paths, INTEGRATION),
+        )
+        .await?;
     contract(paths, steps).await?;
     let outcome = end_to_end(paths, steps).await;
     steps.run("remove the cluster", cluster.down()).await?;
     outcome?;
-    steps.run("the machine is as it was", cluster.check_clean(&before)).await
+    steps
+        .run("the machine is as it was", cluster.check_clean(&before))
+        .await
 }
 
-const INTEGRATION: &str = "cargo e2e services run -- cargo test -p api-server --test it && cargo test -p e2e --test it";
+const INTEGRATION: &str =
+    "cargo e2e services run -- cargo test -p api-server --test it && cargo test -p e2e --test it";
 
 async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
     let cluster = Cluster::build(paths, CONTRACT).await?;
     let work = async {
-        cluster.up(&["--control-plane-only", "--controller-manager"]).await?;
+        cluster
+            .up(&["--control-plane-only", "--controller-manager"])
+            .await?;
         let kubeconfig = cluster.kubeconfig().await?;
-        let line = format!("TANKA_TEST_KUBECONFIG={} cargo test -p operator --test it", kubeconfig.display());
+        let line = format!(
+            "TANKA_TEST_KUBECONFIG={} cargo test -p operator --test it",
+            kubeconfig.display()
+        );
         shell(paths, &line).await
     };
     let outcome = steps.run("contract: a real API server", work).await;
@@ -70,8 +118,21 @@ async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
     }
     let outcome = slice::run(&cluster, steps, moment()).await;
     if outcome.is_err() {
-        let picture = cluster.get(&["get", "tankaplatforms,pods,events", "-A"]).await.unwrap_or_default();
-        let log = cluster.get(&["-n", "tanka-system", "logs", "-l", "app.kubernetes.io/name=tanka-operator", "--tail=60"]).await.unwrap_or_default();
+        let picture = cluster
+            .get(&["get", "tankaplatforms,pods,events", "-A"])
+            .await
+            .unwrap_or_default();
+        let log = cluster
+            .get(&[
+                "-n",
+                "tanka-system",
+                "logs",
+                "-l",
+                "app.kubernetes.io/name=tanka-operator",
+                "--tail=60",
+            ])
+            .await
+            .unwrap_or_default();
         eprintln!("{picture}\n{log}");
     }
     outcome
@@ -90,14 +151,19 @@ async fn run_line(folder: &Path, line: &str) -> Result<()> {
         .kill_on_drop(true)
         .spawn()
         .context("failed to start sh")?;
-    let status = timeout(LAYER_DEADLINE, child.wait()).await.with_context(|| format!("took longer than {} s: {line}", LAYER_DEADLINE.as_secs()))??;
+    let status = timeout(LAYER_DEADLINE, child.wait())
+        .await
+        .with_context(|| format!("took longer than {} s: {line}", LAYER_DEADLINE.as_secs()))??;
     if !status.success() {
         bail!("this failed: {line}");
     }
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the rim: a new name for each run comes from the time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: a new name for each run comes from the time"
+)]
 fn moment() -> i64 {
     Timestamp::now().as_millisecond()
 }

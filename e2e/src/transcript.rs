@@ -23,10 +23,18 @@ impl Transcript {
     pub async fn start(cluster: &Cluster, state: &Path) -> Result<Self> {
         let path = std::env::var("PATH").unwrap_or_default();
         let variables = [
-            ("KUBECONFIG".to_owned(), cluster.kubeconfig().await?.display().to_string()),
-            ("PATH".to_owned(), format!("{}:{path}", state.join("bin").display())),
+            (
+                "KUBECONFIG".to_owned(),
+                cluster.kubeconfig().await?.display().to_string(),
+            ),
+            (
+                "PATH".to_owned(),
+                format!("{}:{path}", state.join("bin").display()),
+            ),
         ];
-        Ok(Self { variables: variables.into() })
+        Ok(Self {
+            variables: variables.into(),
+        })
     }
 
     /// Sets a variable, so that lines can use it without showing it.
@@ -46,7 +54,10 @@ impl Transcript {
         for (name, value) in &self.variables {
             call = call.env(name, value);
         }
-        let output = call.output().await.with_context(|| format!("this line failed: {line}"))?;
+        let output = call
+            .output()
+            .await
+            .with_context(|| format!("this line failed: {line}"))?;
         for text in output.trim_end().lines() {
             println!("{text}");
         }

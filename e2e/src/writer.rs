@@ -41,7 +41,12 @@ impl Writer {
     /// Starts to post to a conversation. `prefix` tells this writer's messages from others'.
     pub fn start(client: &Client, conversation: &str, prefix: &str) -> Self {
         let stop = CancellationToken::new();
-        let work = write(client.clone(), conversation.to_owned(), prefix.to_owned(), stop.clone());
+        let work = write(
+            client.clone(),
+            conversation.to_owned(),
+            prefix.to_owned(),
+            stop.clone(),
+        );
         Self {
             stop,
             task: tokio::spawn(work),
@@ -56,10 +61,26 @@ impl Writer {
         self.stop.cancel();
         let record = self.task.await?;
         let stored = count(&self.client, &self.conversation, &self.prefix).await?;
-        let lost: Vec<_> = record.acknowledged.iter().filter(|number| !stored.contains_key(number)).collect();
-        ensure!(lost.is_empty(), "{} of {} acknowledged messages are lost: {lost:?}", lost.len(), record.acknowledged.len());
-        let doubled: Vec<_> = stored.iter().filter(|(_, times)| **times > 1).map(|(number, _)| number).collect();
-        ensure!(doubled.is_empty(), "these messages are stored more than once: {doubled:?}");
+        let lost: Vec<_> = record
+            .acknowledged
+            .iter()
+            .filter(|number| !stored.contains_key(number))
+            .collect();
+        ensure!(
+            lost.is_empty(),
+            "{} of {} acknowledged messages are lost: {lost:?}",
+            lost.len(),
+            record.acknowledged.len()
+        );
+        let doubled: Vec<_> = stored
+            .iter()
+            .filter(|(_, times)| **times > 1)
+            .map(|(number, _)| number)
+            .collect();
+        ensure!(
+            doubled.is_empty(),
+            "these messages are stored more than once: {doubled:?}"
+        );
         Ok(record)
     }
 }
@@ -75,7 +96,10 @@ async fn write(client: Client, conversation: String, prefix: String, stop: Cance
         let body = json!({"content": format!("{prefix} {number}")});
         // One key a message: a request that is sent again after an unclear answer is stored once.
         let key = format!("{prefix}-{number}");
-        let answer = client.post(&path, &body, &[("idempotency-key", &key)]).await.and_then(crate::client::Answer::success);
+        let answer = client
+            .post(&path, &body, &[("idempotency-key", &key)])
+            .await
+            .and_then(crate::client::Answer::success);
         match answer {
             Ok(_) => {
                 record.longest_gap = record.longest_gap.max(last.elapsed());
@@ -95,12 +119,18 @@ async fn count(client: &Client, conversation: &str, prefix: &str) -> Result<BTre
     let mut found = BTreeMap::new();
     let mut cursor: Option<String> = None;
     loop {
-        let after = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let after = cursor
+            .as_ref()
+            .map(|cursor| format!("&cursor={cursor}"))
+            .unwrap_or_default();
         let path = format!("/api/v1/conversations/{conversation}/messages?limit=100{after}");
         let page = client.get(&path, &[]).await?.success()?.body;
         for item in page["items"].as_array().into_iter().flatten() {
             let content = item["content"].as_str().unwrap_or_default();
-            if let Some(number) = content.strip_prefix(prefix).and_then(|rest| rest.trim().parse().ok()) {
+            if let Some(number) = content
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.trim().parse().ok())
+            {
                 *found.entry(number).or_insert(0) += 1;
             }
         }

@@ -138,7 +138,7 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
             .filter(|replica| !follows(replica))
             .collect();
         let message = format!(
-            "{} does not stream from {}: {streaming} of {wanted} replicas do",
+            "{streaming} of {wanted} replicas stream from {1}; missing: {0}",
             absent.join(", "),
             primary.name
         );

@@ -91,8 +91,10 @@ impl Reporter {
         {
             return;
         }
+        let worked = before.is_some_and(|before| before.status == "True");
         let event = Event {
-            type_: if after.status == "True" {
+            // A platform that is on its way is no reason to worry; one that stopped working, or needs somebody, is.
+            type_: if after.status == "True" || !(worked || status::stalled(&status.conditions)) {
                 EventType::Normal
             } else {
                 EventType::Warning

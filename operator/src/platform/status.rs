@@ -127,23 +127,26 @@ fn conditions(
         )
     };
     let mut conditions = vec![make(ConditionType::Ready, &ready)];
-    if let Some(bad) = first_bad {
-        let present = |kind| {
-            condition(
-                kind,
-                true,
-                bad.reason,
-                &bad.message,
-                platform.generation,
-                before,
-                now,
-            )
-        };
-        conditions.push(present(if needs_a_person(bad.reason) {
+    // Somebody's turn goes before patience: one part that cannot mend itself holds the whole up.
+    let stalled = parts
+        .iter()
+        .map(|(_, finding)| *finding)
+        .find(|finding| !finding.ok && needs_a_person(finding.reason));
+    if let Some(bad) = stalled.or(first_bad) {
+        let kind = if stalled.is_some() {
             ConditionType::Stalled
         } else {
             ConditionType::Reconciling
-        }));
+        };
+        conditions.push(condition(
+            kind,
+            true,
+            bad.reason,
+            &bad.message,
+            platform.generation,
+            before,
+            now,
+        ));
     }
     conditions.extend(parts.iter().map(|(kind, finding)| make(*kind, finding)));
     conditions
@@ -158,6 +161,13 @@ fn ready(end_to_end: &Finding, first_bad: Option<&Finding>) -> Finding {
         },
         (_, None) => end_to_end.clone(),
     }
+}
+
+/// Whether conditions say that somebody has to act.
+pub fn stalled(conditions: &[Condition]) -> bool {
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == ConditionType::Stalled.as_str())
 }
 
 /// Whether time alone will not help.

@@ -61,6 +61,8 @@ fn static_part(platform: &Platform) -> Value {
             "data_dir": "/var/lib/postgresql/data/pgdata",
             "bin_dir": "/usr/lib/postgresql/17/bin",
             "pgpass": "/tmp/pgpass",
+            // A copy of the primary starts with a checkpoint; left to itself that is spread over minutes.
+            "basebackup": [{"checkpoint": "fast"}],
             "authentication": {
                 "superuser": {"username": "postgres"},
                 "replication": {"username": "replicator"},
@@ -111,6 +113,8 @@ fn parameters(postgres: &ManagedPostgres) -> BTreeMap<String, String> {
         // A replica that is gone for good must not fill the primary's volume.
         ("max_slot_wal_keep_size", "2GB"),
         ("wal_receiver_status_interval", "1s"),
+        // A replica that finds no stream yet asks again soon.
+        ("wal_retrieve_retry_interval", "500ms"),
         ("wal_receiver_timeout", "5s"),
         ("wal_sender_timeout", "5s"),
         ("password_encryption", "scram-sha-256"),

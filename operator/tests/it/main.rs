@@ -1,0 +1,12 @@
+//! The operator against a real API server. No node runs anything here: what is tested is what the operator asks for, not what
+//! becomes of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod harness;
+mod reconcile;
+mod rules;
