@@ -36,7 +36,10 @@ var localCommands = map[string]command{
 	"kill-node":   onNode((*local.Local).KillNode),
 	"start-node":  onNode((*local.Local).StartNode),
 	"inside":      onLocal(localInside),
+	"expose":      onLocal(localExpose),
 	"selftest":    localSelftest,
+	"snapshot":    takeSnapshot,
+	"check-clean": checkClean,
 }
 
 func onLocal(do func(context.Context, *local.Local, []string) error) command {
@@ -135,7 +138,22 @@ func localInside(_ context.Context, l *local.Local, arguments []string) error {
 	return err
 }
 
-func localSelftest(ctx context.Context, e environment, _ []string) error {
+func localExpose(ctx context.Context, l *local.Local, arguments []string) error {
+	if len(arguments) != 2 {
+		return refusal.New("say what to open: expose NAME ADDRESS:PORT")
+	}
+	address, err := l.Expose(ctx, arguments[0], arguments[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println(address)
+	return nil
+}
+
+func localSelftest(ctx context.Context, e environment, arguments []string) error {
+	if len(arguments) > 0 {
+		return localRobustness(ctx, e, arguments)
+	}
 	cluster, err := local.New(e.cluster)
 	if err != nil {
 		return err
@@ -159,4 +177,16 @@ func localSelftest(ctx context.Context, e environment, _ []string) error {
 		Nodes: nodes, Out: os.Stdout,
 	}
 	return bench.Run(ctx)
+}
+
+func localRobustness(ctx context.Context, e environment, arguments []string) error {
+	if len(arguments) != 1 || arguments[0] != "--robustness" {
+		return refusal.New("selftest takes nothing, or --robustness")
+	}
+	launcher, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	test := selftest.Robustness{Launcher: launcher, Folder: filepath.Join(e.cluster.State, "robustness"), Out: os.Stdout}
+	return test.Run(ctx)
 }

@@ -26,7 +26,9 @@ const usage = `usage: tanka-cluster COMMAND
   logs [WORD]               logs of the daemons whose name contains WORD
   kill-node N, start-node N a power failure of node N, and its return with its disk
   inside [--node N] -- COMMAND   run a command in node N's network (default 1)
+  expose NAME ADDRESS:PORT  open a port on 127.0.0.1 to a pod or service; prints it
   selftest                  show on the running cluster that everything works
+  selftest --robustness     show on clusters of its own that every fault is recovered from
   snapshot FILE             record the machine's processes, mounts, links, rules and cgroups
   check-clean [--against FILE]   list what a cluster left on the machine; exit code 2 if anything
 

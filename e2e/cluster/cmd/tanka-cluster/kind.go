@@ -1,4 +1,0 @@
-package main
-
-var kindCommands = map[string]command{}
-var existingCommands = map[string]command{}
