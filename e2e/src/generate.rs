@@ -63,7 +63,7 @@ pub async fn run(paths: &Paths, check: bool) -> Result<()> {
 async fn sql_data(paths: &Paths) -> Result<()> {
     let folder = paths.repo.join(".sqlx");
     empty(&folder)?;
-    let line = "target/debug/tanka-api migrate --url \"$DATABASE_URL\" && touch api-server/src/lib.rs && cargo check -p api-server --all-targets";
+    let line = "printf %s \"$DATABASE_URL\" > .tanka/database-url && target/debug/tanka-api migrate --url-file .tanka/database-url && touch api-server/src/lib.rs && cargo check -p api-server --all-targets";
     let program = std::env::current_exe().context("failed to find this program")?;
     Call::new(program, DEADLINE)
         .args(["services", "run", "--", "sh", "-ec", line])

@@ -7,9 +7,8 @@ use serde::Deserialize;
 pub struct Deep {
     /// A write through the primary.
     pub write: Check,
-    /// A read through a replica; absent where there are none.
-    #[serde(default, alias = "replicaRead")]
-    pub replica_read: Option<Check>,
+    /// A read through a replica, or through the primary where there is no other instance.
+    pub read: Check,
     /// A round trip to Redis.
     pub redis: Check,
 }
@@ -27,14 +26,12 @@ pub struct Check {
 impl Deep {
     /// The first check that fails, as a sentence.
     pub fn failure(&self) -> Option<String> {
-        let named = [
-            ("a write through the primary", Some(&self.write)),
-            ("a read through a replica", self.replica_read.as_ref()),
-            ("a Redis round trip", Some(&self.redis)),
+        let checks = [
+            ("a write through the primary", &self.write),
+            ("a read through a replica", &self.read),
+            ("a Redis round trip", &self.redis),
         ];
-        let (name, check) = named
-            .into_iter()
-            .find_map(|(name, check)| check.filter(|check| !check.ok).map(|check| (name, check)))?;
+        let (name, check) = checks.into_iter().find(|(_, check)| !check.ok)?;
         Some(format!(
             "{name} fails: {}",
             check.error.as_deref().unwrap_or("no cause was given")

@@ -57,7 +57,7 @@ fn healthy(platform: &Platform) -> World {
         }),
         deep: Some(Ok(Deep {
             write: works(),
-            replica_read: Some(works()),
+            read: works(),
             redis: works(),
         })),
         ..World::default()
@@ -175,7 +175,7 @@ fn a_lost_primary_is_the_first_thing_that_is_said() {
             ok: false,
             error: Some("no primary".to_owned()),
         },
-        replica_read: Some(works()),
+        read: works(),
         redis: works(),
     }));
     let status = look(&platform, &world, &TankaPlatformStatus::default(), 0);
