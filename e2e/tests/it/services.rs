@@ -1,7 +1,20 @@
 //! What `services run` promises to a test of the API server.
 
-use anyhow::Result;
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context, Result};
 use e2e::{paths::Paths, services::Platform};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
+    process::Command,
+    time::{sleep, timeout},
+};
+
+/// Images may have to be built first.
+const START_DEADLINE: Duration = Duration::from_mins(5);
+const END_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn replicas_have_what_the_primary_wrote_and_refuse_writes() -> Result<()> {
@@ -53,5 +66,52 @@ async fn the_application_role_neither_owns_nor_bypasses() -> Result<()> {
         platform.postgres.query(0, rights).await?.lines().last(),
         Some("t|f|t|f|f")
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_supervisor_is_killed() -> Result<()> {
+    let mut supervisor = Command::new(env!("CARGO_BIN_EXE_e2e"))
+        .args([
+            "services",
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "echo $TANKA_TEST_PG_PRIMARY; exec sleep 600",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = supervisor.stdout.take().context("its output is a pipe")?;
+    let mut address = String::new();
+    timeout(START_DEADLINE, BufReader::new(stdout).read_line(&mut address)).await??;
+    TcpStream::connect(address.trim())
+        .await
+        .context("PostgreSQL listens while the supervisor lives")?;
+    supervisor.kill().await?;
+    let gone = async {
+        while TcpStream::connect(address.trim()).await.is_ok() {
+            sleep(POLL).await;
+        }
+    };
+    timeout(END_DEADLINE, gone)
+        .await
+        .context("PostgreSQL survived its supervisor")
+}
+
+#[tokio::test]
+async fn the_exit_code_is_that_of_the_command_and_it_can_control_services() -> Result<()> {
+    let e2e = env!("CARGO_BIN_EXE_e2e");
+    let script = r#"set -e
+        "$1" services ctl kill redis-2
+        "$1" services ctl list | grep -qx 'redis-2 stopped'
+        "$1" services ctl start redis-2
+        "$1" services ctl list | grep -qx 'redis-2 running'
+        ! "$1" services ctl wipe pg-primary 2>/dev/null
+        exit 7"#;
+    let mut supervisor = Command::new(e2e)
+        .args(["services", "run", "--", "sh", "-c", script, "sh", e2e])
+        .spawn()?;
+    assert_eq!(timeout(START_DEADLINE, supervisor.wait()).await??.code(), Some(7));
     Ok(())
 }
