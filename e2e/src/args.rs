@@ -26,6 +26,20 @@ pub enum Command {
     Demo,
     /// All layers of tests, in order.
     Test,
+    /// The end-to-end layer of the tests alone; its cluster stays up.
+    Slice,
+    /// Remove every trace of the demo's cluster.
+    Down,
+    /// Print the path of the demo's kubeconfig.
+    Kubeconfig,
+    /// The API alone, on real services on loopback.
+    Dev,
+    /// What is checked without running anything.
+    Lint,
+    /// Measure boot, readiness and failover.
+    Bench,
+    /// What takes too long for every change.
+    Campaign,
     /// Files that are made from code and committed.
     Generate {
         /// Only say whether they are up to date.

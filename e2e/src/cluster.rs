@@ -78,6 +78,24 @@ impl Cluster {
         self.call(DEADLINE).arg("up").args(options).run().await
     }
 
+    /// Starts it with a number of nodes.
+    pub async fn up_with_nodes(&self, nodes: u8) -> Result<()> {
+        self.call(DEADLINE)
+            .env("NODES", nodes.to_string())
+            .arg("up")
+            .run()
+            .await
+    }
+
+    /// Lets the launcher show on the running cluster that everything works.
+    pub async fn selftest(&self, options: &[&str]) -> Result<()> {
+        self.call(Duration::from_mins(20))
+            .arg("selftest")
+            .args(options)
+            .run()
+            .await
+    }
+
     /// Removes every trace of it.
     pub async fn down(&self) -> Result<()> {
         self.call(DEADLINE).arg("down").run().await

@@ -39,6 +39,24 @@ pub async fn run(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
+/// Removes every trace of the demo's cluster.
+pub async fn down(paths: &Paths) -> Result<()> {
+    Cluster::build(paths, CLUSTER).await?.down().await
+}
+
+/// Prints the path of its kubeconfig.
+pub async fn kubeconfig(paths: &Paths) -> Result<()> {
+    println!(
+        "{}",
+        Cluster::build(paths, CLUSTER)
+            .await?
+            .kubeconfig()
+            .await?
+            .display()
+    );
+    Ok(())
+}
+
 /// Everything up to an operator that stands on a running cluster.
 pub async fn prepare(paths: &Paths, steps: &mut Steps, name: &str) -> Result<Cluster> {
     let cluster = steps

@@ -11,12 +11,15 @@ use crate::{
 };
 
 pub mod args;
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod demo;
+pub mod dev;
 pub mod generate;
 pub mod images;
 pub mod journey;
+pub mod lint;
 pub mod paths;
 pub mod platform;
 pub mod process;
@@ -34,8 +37,19 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Images(command) => images::args::run(&paths, command).await,
         Command::Services(command) => services::args::run(&paths, command).await,
-        Command::Demo => demo::run(&paths).await.map(|()| ExitCode::SUCCESS),
-        Command::Test => suite::run(&paths).await.map(|()| ExitCode::SUCCESS),
-        Command::Generate { check } => generate::run(&paths, check).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo => done(demo::run(&paths).await),
+        Command::Down => done(demo::down(&paths).await),
+        Command::Kubeconfig => done(demo::kubeconfig(&paths).await),
+        Command::Dev => done(dev::run(&paths).await),
+        Command::Lint => done(lint::run(&paths).await),
+        Command::Test => done(suite::run(&paths).await),
+        Command::Slice => done(suite::slice(&paths).await),
+        Command::Bench => done(bench::run(&paths).await),
+        Command::Campaign => done(suite::campaign(&paths).await),
+        Command::Generate { check } => done(generate::run(&paths, check).await),
     }
+}
+
+fn done(outcome: Result<()>) -> Result<ExitCode> {
+    outcome.map(|()| ExitCode::SUCCESS)
 }

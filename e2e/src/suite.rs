@@ -34,6 +34,31 @@ pub async fn run(paths: &Paths) -> Result<()> {
     outcome
 }
 
+/// The end-to-end layer alone.
+pub async fn slice(paths: &Paths) -> Result<()> {
+    end_to_end(paths, &mut Steps::default()).await
+}
+
+/// The local cluster's own campaigns: three nodes, and recovery from every fault that a run can leave behind.
+pub async fn campaign(paths: &Paths) -> Result<()> {
+    let mut steps = Steps::default();
+    let cluster = steps
+        .run("build the cluster's programs", Cluster::build(paths, CLUSTER))
+        .await?;
+    let outcome = async {
+        steps.run("three nodes", cluster.up_with_nodes(3)).await?;
+        steps
+            .run("self-test on three nodes", cluster.selftest(&[]))
+            .await?;
+        steps
+            .run("recovery from faults", cluster.selftest(&["--robustness"]))
+            .await
+    };
+    let outcome = outcome.await;
+    cluster.down().await?;
+    outcome
+}
+
 async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
     steps
         .run(
@@ -139,7 +164,7 @@ async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
 }
 
 /// Runs a line in the repository, with its output passed on.
-async fn shell(paths: &Paths, line: &str) -> Result<()> {
+pub async fn shell(paths: &Paths, line: &str) -> Result<()> {
     run_line(&paths.repo, line).await
 }
 

@@ -140,11 +140,7 @@ async fn report(
 ) -> Result<(), Error> {
     let now = now();
     let assessment = assess::assess(platform, world);
-    let primary = world
-        .patroni
-        .as_ref()
-        .and_then(|cluster| cluster.primary())
-        .map(|member| member.name.clone());
+    let primary = world.primary().map(|member| member.name.clone());
     let failover = context.memory(&platform.uid, |memory| {
         failover::track(&mut memory.tracker, primary.as_deref(), now)
     });

@@ -110,7 +110,7 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
         return (Finding::good(Reason::External, "run by somebody else"), true);
     };
     let name = names::component(&platform.name, Component::Postgres);
-    let primary = world.patroni.as_ref().and_then(|cluster| cluster.primary());
+    let primary = world.primary();
     let writable = primary.is_some();
     if let Some(finding) = obstacle(platform, world, Component::Postgres) {
         return (finding, writable);

@@ -1,8 +1,10 @@
 //! Platforms for tests: all defaults, with what a test is about laid over them.
 
+use crds::names::Component;
 use crds::{TankaPlatform, TankaPlatformSpec};
 use serde_json::{Value, json};
 
+use super::observe::pods::Pod;
 use super::validate::{Platform, Release, validate};
 
 /// The release in tests.
@@ -30,7 +32,20 @@ pub fn platform(spec: Value) -> Platform {
     validate(&stored(spec), &release()).expect("a spec that makes sense")
 }
 
-/// The same with external PostgreSQL and Redis and every optional part.
+/// A pod that runs.
+pub fn running_pod(component: Component, name: &str) -> Pod {
+    Pod {
+        name: name.to_owned(),
+        component: component.as_str().to_owned(),
+        ip: Some("10.0.0.7".to_owned()),
+        ready: true,
+        deleting: false,
+        problem: None,
+        last_words: None,
+    }
+}
+
+/// A spec with external PostgreSQL and Redis and every optional part.
 pub fn external() -> Value {
     json!({
         "postgres": {"external": {

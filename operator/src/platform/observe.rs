@@ -13,7 +13,7 @@ use crds::names::Component;
 use serde_json::Value;
 
 use self::deep::Deep;
-use self::patroni::Cluster;
+use self::patroni::{Cluster, Member};
 use self::pods::{Pod, Problem};
 use self::sentinel::Sentinel;
 use super::object::Key;
@@ -54,6 +54,15 @@ impl World {
         self.pods
             .iter()
             .filter(move |pod| pod.component == component.as_str() && !pod.deleting)
+    }
+
+    /// The member that takes writes. Patroni's word alone is not enough: a pod that is on its way out takes none, although the others
+    /// still name it until it has let go of its lock.
+    pub fn primary(&self) -> Option<&Member> {
+        let primary = self.patroni.as_ref()?.primary()?;
+        self.pods_of(Component::Postgres)
+            .any(|pod| pod.name == primary.name)
+            .then_some(primary)
     }
 
     /// The first thing that keeps a component's pods from running.

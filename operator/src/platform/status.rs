@@ -259,7 +259,7 @@ fn postgres(
     };
     let before = before.postgres.clone().unwrap_or_default();
     let cluster = world.patroni.clone().unwrap_or_default();
-    let primary = cluster.primary();
+    let primary = world.primary();
     let ready = i32::try_from(cluster.streaming().count() + usize::from(primary.is_some())).unwrap_or(0);
     let lag = cluster.streaming().filter_map(|member| member.lag).max();
     Some(PostgresStatus {

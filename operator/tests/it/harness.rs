@@ -140,7 +140,7 @@ impl World {
         std::thread::spawn(move || {
             log.lines()
                 .map_while(Result::ok)
-                .for_each(|line| println!("{line}"))
+                .for_each(|line| println!("{line}"));
         });
         self.operator = Some(Operator { process, port });
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::platform::assess::assess;
-use crate::platform::fixtures::{external, platform};
+use crate::platform::fixtures::{external, platform, running_pod};
 use crate::platform::observe::patroni::{Cluster, Member};
 
 fn decide(platform: &Platform, world: &World) -> Plan {
@@ -32,6 +32,7 @@ fn writable() -> World {
         patroni: Some(Cluster {
             members: vec![primary],
         }),
+        pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         ..World::default()
     }
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::platform::assess::assess;
 use crate::platform::build::migration_job;
-use crate::platform::fixtures::platform;
+use crate::platform::fixtures::{platform, running_pod};
 use crate::platform::observe::deep::{Check, Deep};
 use crate::platform::observe::patroni::{Cluster, Member};
 use crate::platform::observe::pods::{Pod, Problem};
@@ -49,6 +49,7 @@ fn healthy(platform: &Platform) -> World {
         ]
         .into(),
         patroni: Some(Cluster { members }),
+        pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         sentinel: Some(Sentinel {
             primary: "acme-redis-0".to_owned(),
             quorum_problem: None,
@@ -185,6 +186,21 @@ fn a_lost_primary_is_the_first_thing_that_is_said() {
         ("False", "NoPrimary")
     );
     assert_eq!(status.postgres.unwrap().primary, None);
+}
+
+#[test]
+fn a_primary_whose_pod_is_being_deleted_takes_no_writes() {
+    let platform = platform(json!({}));
+    let mut world = healthy(&platform);
+    world.pods[0].deleting = true;
+    assert_eq!(world.primary(), None);
+    assert_eq!(
+        look(&platform, &world, &TankaPlatformStatus::default(), 0)
+            .postgres
+            .unwrap()
+            .primary,
+        None
+    );
 }
 
 #[test]

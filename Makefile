@@ -1,0 +1,46 @@
+# Thin on purpose: what takes more than a few lines is in e2e/, in Rust or Go.
+SHELL := /bin/sh
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help deps demo down dev test test-full lint generate build images kubeconfig status bench
+
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what a bare machine lacks
+	@e2e/deps.sh
+
+demo: deps ## from nothing to a platform that answers, on a real cluster
+	@$(CARGO) e2e demo
+
+down: ## remove every trace of the demo's cluster
+	@$(CARGO) e2e down
+
+dev: deps ## the API alone, on a real PostgreSQL and Redis on loopback
+	@$(CARGO) e2e dev
+
+test: deps ## all layers of tests
+	@$(CARGO) e2e test
+
+test-full: test ## tests, and the campaigns that take longer
+	@$(CARGO) e2e campaign
+
+lint: ## format, clippy, licences and duplicates, unused dependencies
+	@$(CARGO) e2e lint
+
+generate: ## write the files that are made from code
+	@$(CARGO) build --quiet --workspace --bins
+	@$(CARGO) e2e generate
+
+build: ## compile everything
+	@$(CARGO) build --workspace --all-targets
+
+images: deps ## build the container images
+	@$(CARGO) e2e images build
+
+kubeconfig: ## print the path of the demo's kubeconfig
+	@$(CARGO) e2e kubeconfig
+
+bench: deps ## measure boot, readiness and failover, several times
+	@$(CARGO) e2e bench
