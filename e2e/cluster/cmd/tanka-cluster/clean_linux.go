@@ -8,11 +8,11 @@ import (
 	"tanka.dev/e2e/cluster/internal/refusal"
 )
 
-func takeSnapshot(_ context.Context, _ environment, arguments []string) error {
+func takeSnapshot(_ context.Context, e environment, arguments []string) error {
 	if len(arguments) != 1 {
 		return refusal.New("say into which file: snapshot FILE")
 	}
-	snapshot, err := hygiene.Take()
+	snapshot, err := hygiene.Take(e.cluster)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func checkClean(_ context.Context, e environment, arguments []string) error {
 	case len(arguments) == 2 && arguments[0] == "--against":
 		var before, after hygiene.Snapshot
 		if before, err = hygiene.Load(arguments[1]); err == nil {
-			after, err = hygiene.Take()
+			after, err = hygiene.Take(e.cluster)
 		}
 		found = hygiene.Differences(before, after)
 	default:

@@ -6,6 +6,7 @@ package hygiene
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,10 @@ import (
 	"strings"
 
 	"tanka.dev/e2e/cluster/internal/cgroup"
+	"tanka.dev/e2e/cluster/internal/gateway"
+	"tanka.dev/e2e/cluster/internal/layout"
 	"tanka.dev/e2e/cluster/internal/refusal"
+	"tanka.dev/e2e/cluster/internal/sandbox"
 )
 
 // Snapshot is what a cluster could change on the machine, by kind, one line for each thing.
@@ -33,16 +37,16 @@ var settings = []string{
 	"net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_tcp_timeout_established",
 }
 
-// Take looks at the machine.
-func Take() (Snapshot, error) {
+// Take looks at the machine. What clusters of other checkouts have there is left out.
+func Take(c layout.Cluster) (Snapshot, error) {
 	trees, err := cgroup.Detect()
 	if err != nil {
 		return nil, err
 	}
 	s := Snapshot{
-		"process":           processes(),
-		"network namespace": networkNamespaces(),
-		"cgroup":            clusterGroups(trees),
+		"process":           processes(c),
+		"network namespace": networkNamespaces(c),
+		"cgroup":            clusterGroups(c, trees),
 		"setting":           readSettings(),
 		"file":              list("/run/netns/*", "/run/containerd/*", "/etc/cni/net.d/*", "/var/lib/kubelet/*", "/var/lib/cni/*", "/var/log/pods/*", "/var/log/containers/*"),
 	}
@@ -108,44 +112,59 @@ func Differences(before, after Snapshot) []string {
 	return differences
 }
 
-// processes names our programs' processes without their pids, and all others only if they are in a cluster's group.
-func processes() []string {
+// pids are the folders in /proc of processes that are not a foreign cluster's.
+func pids(c layout.Cluster) []string {
+	return slices.DeleteFunc(list("/proc/[0-9]*"), func(folder string) bool {
+		text, err := os.ReadFile(folder + "/cgroup")
+		for line := range strings.Lines(string(text)) {
+			if parts := strings.SplitN(strings.TrimSpace(line), ":", 3); len(parts) == 3 && c.Foreign(parts[2]) {
+				return true
+			}
+		}
+		return err != nil
+	})
+}
+
+// processes are those of the programs that clusters run; others come and go for reasons of their own.
+func processes(c layout.Cluster) []string {
 	var found []string
-	for _, folder := range list("/proc/[0-9]*") {
+	for _, folder := range pids(c) {
 		executable, err := os.Readlink(folder + "/exe")
 		if err != nil {
 			continue
 		}
 		program := filepath.Base(strings.TrimSuffix(executable, " (deleted)"))
-		if slices.Contains(ownPrograms, program) && folder != fmt.Sprintf("/proc/%d", os.Getpid()) {
-			command, _ := os.ReadFile(folder + "/cmdline")
-			found = append(found, filepath.Base(folder)+" "+strings.TrimSpace(strings.ReplaceAll(string(command), "\x00", " ")))
+		command, _ := os.ReadFile(folder + "/cmdline")
+		words := strings.Split(strings.TrimRight(string(command), "\x00"), "\x00")
+		if slices.Contains(ownPrograms, program) && !isCommand(program, words) {
+			found = append(found, filepath.Base(folder)+" "+strings.Join(words, " "))
 		}
 	}
 	return found
 }
 
-func networkNamespaces() []string {
+// isCommand tells a launcher that somebody runs, such as this one, from one that works inside a cluster.
+func isCommand(program string, words []string) bool {
+	hidden := []string{sandbox.EnterCommand, sandbox.HoldCommand, gateway.Command}
+	return program == "tanka-cluster" && (len(words) < 2 || !slices.Contains(hidden, words[1]))
+}
+
+func networkNamespaces(c layout.Cluster) []string {
 	seen := map[string]bool{}
-	for _, link := range list("/proc/[0-9]*/ns/net") {
-		if target, err := os.Readlink(link); err == nil {
+	for _, folder := range pids(c) {
+		if target, err := os.Readlink(folder + "/ns/net"); err == nil {
 			seen[target] = true
 		}
 	}
-	var found []string
-	for namespace := range seen {
-		found = append(found, namespace)
-	}
-	sort.Strings(found)
-	return found
+	return slices.Sorted(maps.Keys(seen))
 }
 
-func clusterGroups(trees cgroup.Hierarchies) []string {
+func clusterGroups(c layout.Cluster, trees cgroup.Hierarchies) []string {
 	var found []string
 	for _, tree := range append([]string{trees.Tracking}, trees.V1...) {
 		found = append(found, list(tree+"/tanka-*", tree+"/kubepods*", tree+"/k8s.io*")...)
 	}
-	return found
+	return slices.DeleteFunc(found, func(path string) bool { return c.Foreign(filepath.Base(path)) })
 }
 
 // mounts are the machine's mounts without their numbers, which change by themselves.

@@ -94,9 +94,19 @@ func (c Cluster) Log(group, daemon string) string { return c.Path("logs", group+
 
 // Cgroup is the group that holds every process of the cluster. It carries a hash of the state folder, so that two
 // checkouts may each have a cluster of the same name.
-func (c Cluster) Cgroup() string {
+func (c Cluster) Cgroup() string { return "/tanka-" + c.Name + "-" + c.checkout() }
+
+func (c Cluster) checkout() string {
 	sum := sha256.Sum256([]byte(c.State))
-	return "/tanka-" + c.Name + "-" + hex.EncodeToString(sum[:4])
+	return hex.EncodeToString(sum[:4])
+}
+
+var clusterGroup = regexp.MustCompile(`^/?tanka-[-a-z0-9]+-([0-9a-f]{8})(/|$)`)
+
+// Foreign reports a cgroup that belongs to a cluster of another checkout.
+func (c Cluster) Foreign(group string) bool {
+	match := clusterGroup.FindStringSubmatch(group)
+	return match != nil && match[1] != c.checkout()
 }
 
 // DaemonCgroup is where one daemon lives; the path is its identity, so no pid file can go stale.

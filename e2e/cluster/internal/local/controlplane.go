@@ -55,11 +55,14 @@ func (l *Local) ensureControlPlane() (int, error) {
 	return holder, writeFile(l.Path("control-plane.wired"), strconv.Itoa(holder))
 }
 
+func (l *Local) gatewayRuns() bool {
+	return l.trees.Find(l.DaemonCgroup(layout.ControlPlane, "gateway"), filepath.Base(l.launcher)) != 0
+}
+
 // ensureGateway starts what carries connections from the host's loopback to the API server: a process inside the
 // namespace that inherits a socket from outside. It is the only thing that a cluster adds to the host's network.
 func (l *Local) ensureGateway(holder int, wanted *record) error {
-	group := l.DaemonCgroup(layout.ControlPlane, "gateway")
-	if l.trees.Find(group, filepath.Base(l.launcher)) != 0 {
+	if l.gatewayRuns() {
 		return nil
 	}
 	listener, err := l.listen(wanted)

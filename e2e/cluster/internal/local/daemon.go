@@ -50,6 +50,7 @@ func (l *Local) ensure(d *daemon) error {
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", d.name, err)
 	}
+	l.started.Add(1)
 	go func() {
 		_ = command.Wait()
 		d.ended.Store(true)

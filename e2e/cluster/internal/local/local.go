@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,8 @@ type Local struct {
 	trees    cgroup.Hierarchies
 	launcher string // this program
 	cni      string // folder of the network plug-ins
+
+	started atomic.Int32 // daemons that this run has started
 }
 
 // New looks at the machine; it changes nothing.

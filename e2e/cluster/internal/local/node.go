@@ -4,7 +4,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -180,31 +179,24 @@ func nodeReady(ctx context.Context, client *kubeapi.Client, node layout.Node, si
 	return err == nil && lease.Spec.RenewTime.After(since)
 }
 
-// waitForDNS asks from a node, as a pod would, until cluster DNS answers.
-func (l *Local) waitForDNS(ctx context.Context) error {
-	holder := l.holder(layout.Node(1).Name())
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	probe := sandbox.Command(sandbox.Place{Net: holder}, l.launcher, ProbeCommand)
-	if err := probe.Start(); err != nil {
-		return fmt.Errorf("asking cluster DNS: %w", err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- probe.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return errors.New("cluster DNS does not answer; look at \"kubectl -n kube-system get pods\"")
+// waitForDNS asks from every node, as a pod would, until cluster DNS answers there.
+func (l *Local) waitForDNS(ctx context.Context, nodes int) error {
+	var all errgroup.Group
+	for _, node := range layout.Nodes(nodes) {
+		probe := sandbox.Command(sandbox.Place{Net: l.holder(node.Name())}, l.launcher, ProbeCommand)
+		if err := probe.Start(); err != nil {
+			return fmt.Errorf("asking cluster DNS: %w", err)
 		}
-		return nil
-	case <-ctx.Done():
-		_ = probe.Process.Kill()
-		<-done
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return errors.New("cluster DNS does not answer; look at \"kubectl -n kube-system get pods\"")
-		}
-		return ctx.Err()
+		stop := context.AfterFunc(ctx, func() { _ = probe.Process.Kill() })
+		all.Go(func() error {
+			defer stop()
+			if probe.Wait() != nil && ctx.Err() == nil {
+				return fmt.Errorf("cluster DNS does not answer on %s; look at \"kubectl -n kube-system get pods\"", node.Name())
+			}
+			return ctx.Err()
+		})
 	}
+	return all.Wait()
 }
 
 // ProbeCommand is the launcher's hidden subcommand that runs Probe.
@@ -280,7 +272,8 @@ func (l *Local) lockExisting(ctx context.Context, node layout.Node) (func(), err
 	return unlock, nil
 }
 
-// Inside is the network of a running node, for a program that wants to reach pods and services directly.
+// Inside is the network of a running node, for a program that wants to reach pods and services directly. The program
+// joins a group of the cluster, so that "down" ends it too and no namespace outlives its cluster.
 func (l *Local) Inside(node layout.Node) (sandbox.Place, error) {
 	if _, err := l.requireRecord(); err != nil {
 		return sandbox.Place{}, err
@@ -289,5 +282,6 @@ func (l *Local) Inside(node layout.Node) (sandbox.Place, error) {
 	if holder == 0 {
 		return sandbox.Place{}, refusal.New("%s of cluster %q does not run; run \"up\" or \"start-node %d\"", node.Name(), l.Name, int(node))
 	}
-	return sandbox.Place{Net: holder}, nil
+	group := l.DaemonCgroup(layout.ControlPlane, "inside")
+	return sandbox.Place{Cgroup: group, Net: holder}, l.trees.Create(group)
 }

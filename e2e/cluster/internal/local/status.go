@@ -38,22 +38,13 @@ func (l *Local) Status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dead := 0
-	groups := []string{layout.ControlPlane}
-	for _, node := range layout.Nodes(known.Nodes) {
-		groups = append(groups, node.Name())
-	}
-	for _, group := range groups {
-		for _, daemon := range daemonPrograms(group, known) {
-			state := "not running"
-			if pid := l.trees.Find(l.DaemonCgroup(group, daemon[0]), daemon[1]); pid != 0 {
-				state = fmt.Sprintf("running, pid %d", pid)
-			} else {
-				dead++
-			}
-			fmt.Fprintf(out, "%-14s %-24s %s\n", group, daemon[0], state)
+	dead := l.dead(known, func(group, daemon string, pid int) {
+		state := "not running"
+		if pid != 0 {
+			state = fmt.Sprintf("running, pid %d", pid)
 		}
-	}
+		fmt.Fprintf(out, "%-14s %-24s %s\n", group, daemon, state)
+	})
 	if dead > 0 {
 		return refusal.New("%d parts of cluster %q do not run; run \"up\" to start them again", dead, l.Name)
 	}
@@ -66,6 +57,27 @@ func (l *Local) Status(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "API server ready on https://127.0.0.1:%d\n", known.Port)
 	return nil
+}
+
+// dead counts the daemons that should run and do not. It tells of each, when told to whom.
+func (l *Local) dead(r record, tell func(group, daemon string, pid int)) int {
+	groups := []string{layout.ControlPlane}
+	for _, node := range layout.Nodes(r.Nodes) {
+		groups = append(groups, node.Name())
+	}
+	dead := 0
+	for _, group := range groups {
+		for _, daemon := range daemonPrograms(group, r) {
+			pid := l.trees.Find(l.DaemonCgroup(group, daemon[0]), daemon[1])
+			if pid == 0 {
+				dead++
+			}
+			if tell != nil {
+				tell(group, daemon[0], pid)
+			}
+		}
+	}
+	return dead
 }
 
 // Nodes is how many nodes the cluster was started with.

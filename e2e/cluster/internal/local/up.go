@@ -25,6 +25,9 @@ import (
 // patience is how long any part may take to become ready. On two busy cores it takes a few seconds.
 const patience = 2 * time.Minute
 
+// startAttempts bounds how often parts that died meanwhile are started again.
+const startAttempts = 3
+
 // Up brings the cluster to what the options say. It may be called in any state, again and again.
 func (l *Local) Up(ctx context.Context, options Options) error {
 	found, err := preflight.Check(l.State, wantedNodes(options, record{}, false))
@@ -45,10 +48,20 @@ func (l *Local) Up(ctx context.Context, options Options) error {
 		return err
 	}
 	steps.done("certificates and settings")
-	if err := l.start(ctx, wanted, steps); err != nil {
-		return err
+	for range startAttempts {
+		if err := l.start(ctx, wanted, steps); err != nil {
+			return err
+		}
+		// A daemon that was just killed may have looked alive while it was being started around.
+		if l.dead(wanted, nil) > 0 {
+			continue
+		}
+		if l.started.Load() == 0 {
+			return nil // nothing was booted, so the times of the last boot stand
+		}
+		return writeJSON(l.Path("boot.json"), steps)
 	}
-	return writeJSON(l.Path("boot.json"), steps)
+	return fmt.Errorf("parts of the cluster do not stay up; look at the logs in %s", l.Path("logs"))
 }
 
 func wantedNodes(options Options, known record, exists bool) int {
@@ -92,7 +105,20 @@ func (l *Local) decide(options Options, cni string) (record, error) {
 		return record{}, refusal.New("the components are not built (%s is missing); run e2e/cluster/build", wanted.Components)
 	}
 	l.Components, l.cni = wanted.Components, cni
-	return wanted, nil
+	return wanted, l.checkPort(options.Port)
+}
+
+// checkPort refuses a port that was asked for and is taken, before anything is made.
+func (l *Local) checkPort(port int) error {
+	if port == 0 || l.gatewayRuns() {
+		return nil
+	}
+	listener, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return refusal.New("port %d on 127.0.0.1 is in use; set API_PORT to a free one, or leave it unset", port)
+	}
+	listener.Close()
+	return nil
 }
 
 // prepare writes everything that daemons read, and opens the way in from the host.
@@ -223,7 +249,7 @@ func (l *Local) startNodes(ctx context.Context, client *kubeapi.Client, wanted r
 		}
 	}
 	steps.done("nodes ready")
-	if err := l.waitForDNS(ctx); err != nil {
+	if err := l.waitForDNS(ctx, wanted.Nodes); err != nil {
 		return err
 	}
 	steps.done("cluster DNS answers")

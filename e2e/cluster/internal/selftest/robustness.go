@@ -158,22 +158,29 @@ func (r *Robustness) allKilled(context.Context) error {
 	return nil
 }
 
+// launcherKilled ends "up" at many moments: sometimes "down" must cope with what is there, sometimes the next "up",
+// after several failures in a row.
 func (r *Robustness) launcherKilled(context.Context) error {
-	for _, delay := range []time.Duration{5, 20, 60, 120, 300, 700, 1500, 3000, 4500} {
-		up := r.command("one", "up")
-		if err := up.Start(); err != nil {
-			return fmt.Errorf("starting up: %w", err)
+	for _, series := range [][]time.Duration{{5, 20, 60}, {120, 300, 700}, {1500, 3000, 4500}} {
+		for _, then := range [][]string{{"down", "check-clean"}, {}} {
+			for _, delay := range series {
+				up := r.command("one", "up")
+				if err := up.Start(); err != nil {
+					return fmt.Errorf("starting up: %w", err)
+				}
+				time.Sleep(delay * time.Millisecond)
+				_ = up.Process.Kill()
+				_ = up.Wait()
+				for _, command := range then {
+					if err := r.on("one", command); err != nil {
+						return fmt.Errorf("killed after %d ms: %w", delay, err)
+					}
+				}
+			}
 		}
-		time.Sleep(delay * time.Millisecond)
-		_ = up.Process.Kill()
-		_ = up.Wait()
-		commands := []string{"up", "status", "down", "check-clean"}
-		if delay%200 != 0 { // and sometimes give up instead
-			commands = commands[2:]
-		}
-		for _, command := range commands {
+		for _, command := range []string{"up", "status", "down", "check-clean"} {
 			if err := r.on("one", command); err != nil {
-				return fmt.Errorf("killed after %d ms: %w", delay, err)
+				return fmt.Errorf("killed after each of %d ms: %w", series, err)
 			}
 		}
 	}
