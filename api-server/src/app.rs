@@ -53,12 +53,21 @@ struct Inner {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, schema: Schema::default(), deep: DeepCheck::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            schema: Schema::default(),
+            deep: DeepCheck::default(),
+        }))
     }
 
     /// Configuration of this moment.
     pub fn config(&self) -> Arc<Config> {
         self.0.parts.live.get()
+    }
+
+    /// Configuration, for what follows its changes.
+    pub fn live(&self) -> &Live {
+        &self.0.parts.live
     }
 
     /// Keys.

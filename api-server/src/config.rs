@@ -20,7 +20,10 @@ pub struct Live {
 impl Live {
     /// Starts with a configuration.
     pub fn new(config: Config) -> Self {
-        Self { current: Arc::new(ArcSwap::from_pointee(config)), changed: watch::Sender::new(()) }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(config)),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// The configuration of this moment.

@@ -75,7 +75,11 @@ impl Hashing {
     }
 
     /// Checks a password against a stored hash; without one, takes the same time and answers that it is wrong.
-    pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Result<Verdict, HashingError> {
+    pub async fn verify(
+        &self,
+        password: SecretString,
+        stored: Option<String>,
+    ) -> Result<Verdict, HashingError> {
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.dummy.to_string());
         let verdict = self.run(move || verify(&password, &stored)).await?;
@@ -94,7 +98,9 @@ impl Hashing {
         self.metrics.waiting.inc();
         let slot = timeout(PATIENCE, self.running.clone().acquire_owned()).await;
         self.metrics.waiting.dec();
-        let slot = slot.map_err(|_| overloaded())?.map_err(|_| HashingError::Failed)?;
+        let slot = slot
+            .map_err(|_| overloaded())?
+            .map_err(|_| HashingError::Failed)?;
         self.metrics.running.inc();
         let started = Instant::now();
         // The slot goes with the work: a client that leaves does not free it while the core is still busy.
@@ -125,11 +131,16 @@ fn hash(password: &SecretString) -> Result<String, HashingError> {
 
 fn verify(password: &SecretString, stored: &str) -> Result<Verdict, HashingError> {
     let parsed = PasswordHash::new(stored).map_err(|_| HashingError::Failed)?;
-    if Argon2::default().verify_password(password.expose_secret().as_bytes(), &parsed).is_err() {
+    if Argon2::default()
+        .verify_password(password.expose_secret().as_bytes(), &parsed)
+        .is_err()
+    {
         return Ok(Verdict::Wrong);
     }
     let current = stored.starts_with(&format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p=1$"));
-    Ok(Verdict::Right { rehashed: if current { None } else { Some(hash(password)?) } })
+    Ok(Verdict::Right {
+        rehashed: if current { None } else { Some(hash(password)?) },
+    })
 }
 
 #[cfg(test)]
@@ -145,13 +156,20 @@ mod tests {
     fn a_password_is_recognised() {
         let stored = hash(&secret("correct horse")).unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert_eq!(verify(&secret("correct horse"), &stored).unwrap(), Verdict::Right { rehashed: None });
+        assert_eq!(
+            verify(&secret("correct horse"), &stored).unwrap(),
+            Verdict::Right { rehashed: None }
+        );
         assert_eq!(verify(&secret("wrong horse"), &stored).unwrap(), Verdict::Wrong);
     }
 
     #[test]
     fn a_hash_with_weaker_parameters_is_replaced() {
-        let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8_192, 1, 1, None).unwrap());
+        let weak = Argon2::new(
+            Algorithm::Argon2id,
+            Version::V0x13,
+            Params::new(8_192, 1, 1, None).unwrap(),
+        );
         let stored: PasswordHash = weak.hash_password_with_salt(b"correct horse", &[7; 16]).unwrap();
         let verdict = verify(&secret("correct horse"), &stored.to_string()).unwrap();
         assert!(matches!(verdict, Verdict::Right { rehashed: Some(new) } if new.contains("m=19456,t=2")));
@@ -160,14 +178,20 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_account_is_wrong_even_with_the_dummy_password() {
         let pool = Hashing::new(Metrics::new().hashing.clone()).unwrap();
-        let verdict = pool.verify(secret("no account has this password"), None).await.unwrap();
+        let verdict = pool
+            .verify(secret("no account has this password"), None)
+            .await
+            .unwrap();
         assert_eq!(verdict, Verdict::Wrong);
     }
 
     #[tokio::test]
     async fn a_crowd_is_refused_instead_of_queued() {
         let pool = Hashing::new(Metrics::new().hashing.clone()).unwrap();
-        let _everything = pool.admitted.try_acquire_many(u32::try_from(pool.admitted.available_permits()).unwrap()).unwrap();
+        let _everything = pool
+            .admitted
+            .try_acquire_many(u32::try_from(pool.admitted.available_permits()).unwrap())
+            .unwrap();
         let refused = pool.hash(secret("correct horse")).await;
         assert!(matches!(refused, Err(HashingError::Overloaded)));
         assert_eq!(pool.metrics.shed.get(), 1);

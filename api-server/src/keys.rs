@@ -42,13 +42,18 @@ impl Keys {
         if pepper.len() < 32 {
             return Err(KeysError::TooShort(pepper.len()));
         }
-        Ok(Self { tokens: mac(pepper, b"tanka tokens v1"), consistency: mac(pepper, b"tanka consistency v1") })
+        Ok(Self {
+            tokens: mac(pepper, b"tanka tokens v1"),
+            consistency: mac(pepper, b"tanka consistency v1"),
+        })
     }
 
     /// Reads the pepper from a file; white space around it does not count.
     pub fn load(path: &Path) -> Result<Self, KeysError> {
-        let pepper = std::fs::read(path)
-            .map_err(|source| KeysError::Read { path: path.display().to_string(), source })?;
+        let pepper = std::fs::read(path).map_err(|source| KeysError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::from_pepper(pepper.trim_ascii())
     }
 
@@ -99,7 +104,10 @@ mod tests {
 
     #[test]
     fn a_short_pepper_is_refused() {
-        assert!(matches!(Keys::from_pepper(&[1; 31]), Err(KeysError::TooShort(31))));
+        assert!(matches!(
+            Keys::from_pepper(&[1; 31]),
+            Err(KeysError::TooShort(31))
+        ));
     }
 
     #[test]

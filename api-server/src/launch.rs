@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use crds::config::Config;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -55,54 +56,87 @@ impl Launch {
     /// Starts the server. It answers at once, and is ready when the database is.
     pub async fn start(self) -> anyhow::Result<Running> {
         let lifecycle = Lifecycle::default();
-        let stop = lifecycle.stop.clone();
         let metrics = Metrics::new();
         let live = Live::new(self.config);
-        let database =
-            Fleet::start(live.clone(), metrics.database.clone(), lifecycle.tasks.clone(), stop.clone())?;
-        let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
-        let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone());
-        database.set_sink(Arc::new(hub.clone()));
-        tokio::spawn(hub.clone().watch(stop.clone()));
-        tokio::spawn(subscription::publish(hub.clone(), redis.clone(), outgoing, stop.clone()));
-        tokio::spawn(subscription::receive(hub.clone(), redis.clone(), stop.clone()));
-        tokio::spawn(sweep::run(database.clone(), live.clone(), stop.clone()));
-        tokio::spawn(follow_log_level(live.clone()));
         if let Some((path, fingerprint)) = self.file {
-            let reloader = Reloader { path, live: live.clone(), fingerprint, metrics: metrics.config.clone() };
-            tokio::spawn(reloader.run(stop.clone()));
-        }
-        let hashing = Hashing::new(metrics.hashing.clone())?;
-        let app = App::new(Parts {
-            live: live.clone(),
-            keys: self.keys,
-            database,
-            redis,
-            hashing,
-            hub,
-            metrics: metrics.clone(),
-            lifecycle: lifecycle.clone(),
-        });
-        let waiting = app.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(waiting.wait_for_schema()).await });
-        let serve = async |address: SocketAddr, router| {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
-            let bound = listener.local_addr()?;
-            let server = Server {
-                listener,
-                router,
+            let metrics = metrics.config.clone();
+            let reloader = Reloader {
+                path,
                 live: live.clone(),
-                lifecycle: lifecycle.clone(),
-                metrics: metrics.http.clone(),
+                fingerprint,
+                metrics,
             };
-            tokio::spawn(server.run());
-            anyhow::Ok(bound)
-        };
-        let address = serve(self.listen, http::router(&app)).await?;
-        let ops_address = serve(self.ops_listen, http::ops::router(&app)).await?;
+            tokio::spawn(reloader.run(lifecycle.stop.clone()));
+            tokio::spawn(follow_log_level(live.clone()));
+        }
+        let app = assemble(live, metrics, self.keys, lifecycle.clone())?;
+        let waiting = app.clone();
+        tokio::spawn(async move {
+            lifecycle
+                .stop
+                .run_until_cancelled(waiting.wait_for_schema())
+                .await
+        });
+        let address = listen(&app, self.listen, http::router(&app)).await?;
+        let ops_address = listen(&app, self.ops_listen, http::ops::router(&app)).await?;
         tracing::info!(%address, %ops_address, "serving");
-        Ok(Running { address, ops_address, app })
+        Ok(Running {
+            address,
+            ops_address,
+            app,
+        })
     }
+}
+
+/// Makes the parts and starts what runs in the background.
+fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle) -> anyhow::Result<App> {
+    let stop = lifecycle.stop.clone();
+    let database = Fleet::start(
+        live.clone(),
+        metrics.database.clone(),
+        lifecycle.tasks.clone(),
+        stop.clone(),
+    )?;
+    let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
+    let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone());
+    database.set_sink(Arc::new(hub.clone()));
+    tokio::spawn(hub.clone().watch(stop.clone()));
+    tokio::spawn(subscription::publish(
+        hub.clone(),
+        redis.clone(),
+        outgoing,
+        stop.clone(),
+    ));
+    tokio::spawn(subscription::receive(hub.clone(), redis.clone(), stop.clone()));
+    tokio::spawn(sweep::run(database.clone(), live.clone(), stop));
+    let hashing = Hashing::new(metrics.hashing.clone())?;
+    Ok(App::new(Parts {
+        live,
+        keys,
+        database,
+        redis,
+        hashing,
+        hub,
+        metrics,
+        lifecycle,
+    }))
+}
+
+/// Serves on an address; answers which one it is, for port 0.
+async fn listen(app: &App, address: SocketAddr, router: Router) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("failed to listen on {address}"))?;
+    let bound = listener.local_addr()?;
+    let server = Server {
+        listener,
+        router,
+        live: app.live().clone(),
+        lifecycle: app.lifecycle().clone(),
+        metrics: app.metrics().http.clone(),
+    };
+    tokio::spawn(server.run());
+    Ok(bound)
 }
 
 impl Running {
@@ -110,7 +144,10 @@ impl Running {
     pub async fn drain(&self) -> bool {
         let total = self.app.config().drain.timeout.get();
         let finished = self.app.lifecycle().drain(total).await;
-        self.app.database().close(Instant::now() + Duration::from_millis(400)).await;
+        self.app
+            .database()
+            .close(Instant::now() + Duration::from_millis(400))
+            .await;
         finished
     }
 }

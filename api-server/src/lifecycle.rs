@@ -36,7 +36,7 @@ impl Lifecycle {
     pub async fn drain(&self, total: Duration) -> bool {
         let started = Instant::now();
         let (notice, work) = plan(total);
-        tracing::info!(timeout_ms = total.as_millis(), "draining: no longer ready");
+        tracing::info!(timeout_s = total.as_secs_f64(), "draining: no longer ready");
         self.draining.cancel();
         sleep(notice).await;
         self.closing.cancel();
@@ -44,9 +44,12 @@ impl Lifecycle {
         let finished = timeout_at(started + work, self.tasks.wait()).await.is_ok();
         self.stop.cancel();
         if finished {
-            tracing::info!(duration_ms = started.elapsed().as_millis(), "drained");
+            tracing::info!(duration_s = started.elapsed().as_secs_f64(), "drained");
         } else {
-            tracing::warn!(tasks = self.tasks.len(), "drain ran out of time, cutting off what is left");
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "drain ran out of time, cutting off what is left"
+            );
         }
         finished
     }
@@ -58,7 +61,10 @@ mod tests {
 
     #[test]
     fn a_drain_leaves_most_of_its_time_for_work() {
-        assert_eq!(plan(Duration::from_secs(30)), (Duration::from_secs(5), Duration::from_millis(29_500)));
+        assert_eq!(
+            plan(Duration::from_secs(30)),
+            (Duration::from_secs(5), Duration::from_millis(29_500))
+        );
         let (notice, work) = plan(Duration::from_millis(300));
         assert!(notice <= work);
     }

@@ -14,8 +14,9 @@ use prometheus_client::registry::Registry;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of latency buckets in seconds: dense around the goals of 50, 200 and 500 ms.
-const LATENCY: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 10.0];
+const LATENCY: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 10.0,
+];
 
 fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY)
@@ -51,9 +52,20 @@ impl Metrics {
         let hashing = HashingMetrics::register(tanka);
         let config = ConfigMetrics::register(tanka);
         let build = Family::<BuildLabels, Gauge>::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
         tanka.register("build_info", "The release that runs", build);
-        Arc::new(Self { registry, http, database, realtime, hashing, config })
+        Arc::new(Self {
+            registry,
+            http,
+            database,
+            realtime,
+            hashing,
+            config,
+        })
     }
 
     /// The exposition in OpenMetrics text.
@@ -113,16 +125,28 @@ impl HttpMetrics {
             connections: Gauge::default(),
             refused: Counter::default(),
         };
-        registry.register("http_requests", "Finished HTTP requests", metrics.requests.clone());
+        registry.register(
+            "http_requests",
+            "Finished HTTP requests",
+            metrics.requests.clone(),
+        );
         registry.register(
             "http_request_duration_seconds",
             "Duration of HTTP requests in seconds",
             metrics.duration.clone(),
         );
         let tanka = registry.sub_registry_with_prefix("tanka_http");
-        tanka.register("requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        tanka.register(
+            "requests_in_flight",
+            "Requests being answered",
+            metrics.in_flight.clone(),
+        );
         tanka.register("connections", "Open connections", metrics.connections.clone());
-        tanka.register("connections_refused", "Connections over the limit", metrics.refused.clone());
+        tanka.register(
+            "connections_refused",
+            "Connections over the limit",
+            metrics.refused.clone(),
+        );
         metrics
     }
 }
@@ -203,16 +227,48 @@ impl DatabaseMetrics {
         };
         let r = registry.sub_registry_with_prefix("database");
         r.register("instance_up", "1 while an instance answers probes", m.up.clone());
-        r.register("instance_primary", "1 for the instance that accepts writes", m.primary.clone());
-        r.register("replica_lag_seconds", "Age of what a replica would serve", m.lag.clone());
-        r.register("ejections", "Times that an instance stopped serving reads", m.ejections.clone());
-        r.register("reads", "Reads by the role that served them and why", m.reads.clone());
+        r.register(
+            "instance_primary",
+            "1 for the instance that accepts writes",
+            m.primary.clone(),
+        );
+        r.register(
+            "replica_lag_seconds",
+            "Age of what a replica would serve",
+            m.lag.clone(),
+        );
+        r.register(
+            "ejections",
+            "Times that an instance stopped serving reads",
+            m.ejections.clone(),
+        );
+        r.register(
+            "reads",
+            "Reads by the role that served them and why",
+            m.reads.clone(),
+        );
         r.register("writes", "Writes by outcome", m.writes.clone());
-        r.register("write_retries", "Attempts of writes beyond the first", m.write_retries.clone());
+        r.register(
+            "write_retries",
+            "Attempts of writes beyond the first",
+            m.write_retries.clone(),
+        );
         r.register("writes_held", "Writes that wait for a primary", m.held.clone());
-        r.register("pool_connections", "Connections of each pool by state", m.pool.clone());
-        r.register("acquire_duration_seconds", "Time to get a connection", m.acquire.clone());
-        r.register("slow_operations", "Operations over the slow query threshold", m.slow.clone());
+        r.register(
+            "pool_connections",
+            "Connections of each pool by state",
+            m.pool.clone(),
+        );
+        r.register(
+            "acquire_duration_seconds",
+            "Time to get a connection",
+            m.acquire.clone(),
+        );
+        r.register(
+            "slow_operations",
+            "Operations over the slow query threshold",
+            m.slow.clone(),
+        );
         m
     }
 }
@@ -265,13 +321,33 @@ impl RealtimeMetrics {
             subscribed: Gauge::default(),
         };
         registry.register("websocket_connections", "Open WebSockets", m.sockets.clone());
-        registry.register("websocket_closed", "Closed WebSockets by reason", m.closed.clone());
-        registry.register("websocket_resumes", "Resumed connections by outcome", m.resumes.clone());
-        registry.register("realtime_channels", "Channels with local members", m.channels.clone());
-        registry.register("realtime_deliveries", "Frames handed to sockets, by source", m.deliveries.clone());
+        registry.register(
+            "websocket_closed",
+            "Closed WebSockets by reason",
+            m.closed.clone(),
+        );
+        registry.register(
+            "websocket_resumes",
+            "Resumed connections by outcome",
+            m.resumes.clone(),
+        );
+        registry.register(
+            "realtime_channels",
+            "Channels with local members",
+            m.channels.clone(),
+        );
+        registry.register(
+            "realtime_deliveries",
+            "Frames handed to sockets, by source",
+            m.deliveries.clone(),
+        );
         registry.register("realtime_dropped", "Frames dropped, by reason", m.dropped.clone());
         registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
-        registry.register("realtime_subscribed", "1 while Redis delivers events", m.subscribed.clone());
+        registry.register(
+            "realtime_subscribed",
+            "1 while Redis delivers events",
+            m.subscribed.clone(),
+        );
         m
     }
 }
@@ -299,9 +375,17 @@ impl HashingMetrics {
         };
         let r = registry.sub_registry_with_prefix("password_hashing");
         r.register("running", "Password hashes being computed", m.running.clone());
-        r.register("waiting", "Requests waiting for the hashing pool", m.waiting.clone());
+        r.register(
+            "waiting",
+            "Requests waiting for the hashing pool",
+            m.waiting.clone(),
+        );
         r.register("shed", "Requests refused because too many wait", m.shed.clone());
-        r.register("duration_seconds", "Duration of one password hash", m.duration.clone());
+        r.register(
+            "duration_seconds",
+            "Duration of one password hash",
+            m.duration.clone(),
+        );
         m
     }
 }
@@ -329,11 +413,22 @@ pub struct ConfigMetrics {
 
 impl ConfigMetrics {
     fn register(registry: &mut Registry) -> Self {
-        let m = Self { reloads: Family::default(), last_ok: Gauge::default() };
+        let m = Self {
+            reloads: Family::default(),
+            last_ok: Gauge::default(),
+        };
         m.last_ok.set(1);
         let r = registry.sub_registry_with_prefix("config");
-        r.register("reloads", "Changed configuration files by outcome", m.reloads.clone());
-        r.register("last_reload_successful", "0 while the file on disk is refused", m.last_ok.clone());
+        r.register(
+            "reloads",
+            "Changed configuration files by outcome",
+            m.reloads.clone(),
+        );
+        r.register(
+            "last_reload_successful",
+            "0 while the file on disk is refused",
+            m.last_ok.clone(),
+        );
         m
     }
 

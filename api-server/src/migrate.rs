@@ -24,7 +24,11 @@ const LOCK_TIMEOUT: &str = "5s";
 
 /// Version of the newest migration of this release.
 pub fn latest_version() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+    MIGRATIONS
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Where to migrate, and how long that may take.
@@ -44,7 +48,10 @@ pub async fn run(target: &Target) -> anyhow::Result<usize> {
         let error = match timeout_at(deadline, attempt(&target.options)).await {
             Ok(Ok(applied)) => return Ok(applied),
             Ok(Err(error)) => error,
-            Err(_) => bail!("the migration did not finish within {} s", target.timeout.as_secs()),
+            Err(_) => bail!(
+                "the migration did not finish within {} s",
+                target.timeout.as_secs()
+            ),
         };
         if !is_transient(&error) || Instant::now() + PAUSE * 2 > deadline {
             return Err(error);
@@ -55,20 +62,42 @@ pub async fn run(target: &Target) -> anyhow::Result<usize> {
 }
 
 async fn attempt(options: &PgConnectOptions) -> anyhow::Result<usize> {
-    let options = options.clone().application_name("tanka-migrate").disable_statement_logging().options([
-        ("lock_timeout", LOCK_TIMEOUT),
-        ("idle_in_transaction_session_timeout", "60s"),
-    ]);
-    let mut connection = options.connect().await.context("failed to connect to the primary")?;
+    let options = options
+        .clone()
+        .application_name("tanka-migrate")
+        .disable_statement_logging()
+        .options([
+            ("lock_timeout", LOCK_TIMEOUT),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
+    let mut connection = options
+        .connect()
+        .await
+        .context("failed to connect to the primary")?;
     lock(&mut connection).await?;
     drop_invalid_indexes(&mut connection).await?;
-    connection.ensure_migrations_table("_sqlx_migrations").await.context("failed to prepare the history")?;
-    let before = connection.list_applied_migrations("_sqlx_migrations").await?.len();
-    let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
+    connection
+        .ensure_migrations_table("_sqlx_migrations")
+        .await
+        .context("failed to prepare the history")?;
+    let before = connection
+        .list_applied_migrations("_sqlx_migrations")
+        .await?
+        .len();
+    let mut migrator = Migrator {
+        migrations: MIGRATIONS.migrations.clone(),
+        ..Migrator::DEFAULT
+    };
     // A newer release may have been here; its migrations only added what this release does not use.
     migrator.set_ignore_missing(true).set_locking(false);
-    migrator.run_direct(None, &mut connection, false).await.context("failed to apply a migration")?;
-    let after = connection.list_applied_migrations("_sqlx_migrations").await?.len();
+    migrator
+        .run_direct(None, &mut connection, false)
+        .await
+        .context("failed to apply a migration")?;
+    let after = connection
+        .list_applied_migrations("_sqlx_migrations")
+        .await?
+        .len();
     let _ = connection.close().await;
     Ok(after - before)
 }
@@ -99,9 +128,15 @@ async fn drop_invalid_indexes(connection: &mut PgConnection) -> anyhow::Result<(
     .await
     .context("failed to look for invalid indexes")?;
     for name in names {
-        tracing::warn!(index = name, "dropping an index that an earlier attempt left invalid");
+        tracing::warn!(
+            index = name,
+            "dropping an index that an earlier attempt left invalid"
+        );
         let statement = sqlx::AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS public.{name}"));
-        connection.execute(sqlx::raw_sql(statement)).await.context("failed to drop an invalid index")?;
+        connection
+            .execute(sqlx::raw_sql(statement))
+            .await
+            .context("failed to drop an invalid index")?;
     }
     Ok(())
 }
@@ -115,7 +150,9 @@ fn is_transient(error: &anyhow::Error) -> bool {
         {
             return true;
         }
-        cause.downcast_ref::<sqlx::Error>().is_some_and(|error| classify(error) != Fault::Final)
+        cause
+            .downcast_ref::<sqlx::Error>()
+            .is_some_and(|error| classify(error) != Fault::Final)
     })
 }
 

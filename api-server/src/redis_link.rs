@@ -17,11 +17,11 @@ use crate::entropy;
 use crate::metrics::RealtimeMetrics;
 
 /// Limit of one question to one Sentinel, and of connecting.
-const CONNECT: Duration = Duration::from_millis(1_000);
+const CONNECT: Duration = Duration::from_secs(1);
 /// Limit of one command.
-const RESPONSE: Duration = Duration::from_millis(1_000);
+const RESPONSE: Duration = Duration::from_secs(1);
 /// Time between checks of the connection.
-const CHECK: Duration = Duration::from_millis(1_000);
+const CHECK: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -68,14 +68,19 @@ pub struct RedisLink {
 
 impl std::fmt::Debug for RedisLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisLink").field("connected", &self.current.load().is_some()).finish_non_exhaustive()
+        f.debug_struct("RedisLink")
+            .field("connected", &self.current.load().is_some())
+            .finish_non_exhaustive()
     }
 }
 
 impl RedisLink {
     /// Starts to look for Redis, and never stops to.
     pub fn start(live: Live, metrics: RealtimeMetrics, stop: CancellationToken) -> Self {
-        let link = Self { current: Arc::default(), changed: watch::Sender::new(()) };
+        let link = Self {
+            current: Arc::default(),
+            changed: watch::Sender::new(()),
+        };
         let keeper = link.clone();
         tokio::spawn(async move { stop.run_until_cancelled(keeper.keep(live, metrics)).await });
         link
@@ -102,7 +107,10 @@ impl RedisLink {
         let mut silent = false;
         loop {
             let settings = live.get().redis.clone();
-            match timeout(CONNECT * 4, connect(&settings)).await.unwrap_or(Err(LinkError::Timeout)) {
+            match timeout(CONNECT * 4, connect(&settings))
+                .await
+                .unwrap_or(Err(LinkError::Timeout))
+            {
                 Ok(connected) => {
                     tracing::info!("connected to Redis");
                     (pause, silent) = (PAUSE.0, false);
@@ -139,7 +147,9 @@ async fn check(connection: &mut MultiplexedConnection, live: &Live, settings: &R
 
 async fn require_primary(connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
     let role: redis::Value = redis::cmd("ROLE").query_async(connection).await?;
-    let redis::Value::Array(parts) = role else { return Err(LinkError::NotPrimary) };
+    let redis::Value::Array(parts) = role else {
+        return Err(LinkError::NotPrimary);
+    };
     match parts.into_iter().next().map(redis::from_redis_value::<String>) {
         Some(Ok(role)) if role == "master" => Ok(()),
         _ => Err(LinkError::NotPrimary),
@@ -152,7 +162,9 @@ async fn connect(settings: &Redis) -> Result<Connected, LinkError> {
         None => find_primary(settings).await?,
     };
     let client = Client::open(info)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&limits()).await?;
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&limits())
+        .await?;
     require_primary(&mut connection).await?;
     Ok(Connected { connection, client })
 }
@@ -165,14 +177,18 @@ fn limits() -> AsyncConnectionConfig {
 }
 
 fn read(path: &std::path::Path) -> Result<String, LinkError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| LinkError::Read { path: path.display().to_string(), source })
+    std::fs::read_to_string(path).map_err(|source| LinkError::Read {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 /// Asks one Sentinel after the other; the first that knows is believed, because the answer's role is checked anyway.
 async fn find_primary(settings: &Redis) -> Result<ConnectionInfo, LinkError> {
     let password = settings.password_file.as_deref().map(read).transpose()?;
-    let password = password.as_deref().map(|text| text.trim_end_matches(['\r', '\n']));
+    let password = password
+        .as_deref()
+        .map(|text| text.trim_end_matches(['\r', '\n']));
     for sentinel in &settings.sentinels {
         match timeout(CONNECT, ask_sentinel(sentinel, &settings.master_name, password)).await {
             Ok(Ok(Some((host, port)))) => return address(host, port, password),
@@ -192,7 +208,9 @@ async fn ask_sentinel(
     let (host, port) = sentinel.rsplit_once(':').unwrap_or((sentinel, "26379"));
     let port = port.parse().unwrap_or(26_379);
     let client = Client::open(address(host.to_owned(), port, password)?)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&limits()).await?;
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&limits())
+        .await?;
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     Ok(question.query_async(&mut connection).await?)

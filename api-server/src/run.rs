@@ -28,12 +28,18 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Migrate(target) => migrate(target, &arguments).await,
         Command::Config(ConfigCommand::Check { file }) => check(file),
         Command::Config(ConfigCommand::Example) => print(EXAMPLE),
-        Command::Openapi => http::openapi::document().map_err(Into::into).and_then(|text| print(&text)),
+        Command::Openapi => http::openapi::document()
+            .map_err(Into::into)
+            .and_then(|text| print(&text)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            let line = format!("{error:#}")
+                .lines()
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join(" ");
             eprintln!("tanka-api: {line}");
             // Absent outside of Kubernetes.
             if Path::new(TERMINATION_LOG).exists() {
@@ -76,7 +82,10 @@ async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Re
         let url = migrate::read_secret(path)?;
         PgConnectOptions::from_str(&url).map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()))?
     } else {
-        let host = target.host.as_deref().context("a host or a file with a URL is needed")?;
+        let host = target
+            .host
+            .as_deref()
+            .context("a host or a file with a URL is needed")?;
         let options = PgConnectOptions::new_without_pgpass()
             .host(host)
             .port(target.port)
@@ -100,5 +109,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
 
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
-    std::io::stdout().write_all(text.as_bytes()).context("failed to write to standard output")
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("failed to write to standard output")
 }

@@ -79,8 +79,12 @@ impl Connection {
     async fn serve(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         // hyper starts its clock with the first byte, so silence needs one of its own.
-        let first = self.lifecycle.closing.run_until_cancelled(timeout(self.header_timeout, stream.readable()));
-        if !matches!(first.await, Some(Ok(Ok(())))) {
+        let mut first = [0];
+        let arrived = timeout(self.header_timeout, stream.peek(&mut first));
+        if !matches!(
+            self.lifecycle.closing.run_until_cancelled(arrived).await,
+            Some(Ok(Ok(1)))
+        ) {
             return;
         }
         let mut builder = Builder::new(TokioExecutor::new());

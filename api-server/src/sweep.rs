@@ -17,9 +17,18 @@ const LIMIT: Duration = Duration::from_secs(8);
 
 /// Sweeps until told to stop.
 pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(entropy::jitter(INTERVAL))).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(entropy::jitter(INTERVAL)))
+        .await
+        .is_some()
+    {
         let history = live.get().websocket.history_ttl.get();
-        let scope = Scope { tenant: None, deadline: Instant::now() + LIMIT, at_least: None, primary_only: true };
+        let scope = Scope {
+            tenant: None,
+            deadline: Instant::now() + LIMIT,
+            at_least: None,
+            primary_only: true,
+        };
         match database.write(scope, Sweep { history }).await {
             Ok(swept) if swept.output > 0 => tracing::debug!(rows = swept.output, "removed expired rows"),
             Ok(_) => {}

@@ -24,12 +24,21 @@ pub fn start(format: LogFormat, level: LogLevel) {
     let (filter, handle) = reload::Layer::new(filter(level));
     let layer = match format {
         LogFormat::Json => {
-            let json = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let json = fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false);
             json.with_writer(std::io::stderr).boxed()
         }
         LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
     };
-    if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
+    if tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .try_init()
+        .is_ok()
+    {
         let _ = FILTER.set(handle);
     }
 }

@@ -102,14 +102,26 @@ impl DeepCheck {
         });
         let instances: Vec<_> = instances.collect();
         let ok = write.ok && read.ok && redis.ok;
-        let report = Report { ok, checked_at: clock::now(), write, read, redis, instances };
+        let report = Report {
+            ok,
+            checked_at: clock::now(),
+            write,
+            read,
+            redis,
+            instances,
+        };
         *last = Some((Instant::now(), report.clone()));
         report
     }
 }
 
 fn scope(at_least: Option<Position>) -> Scope {
-    Scope { tenant: None, deadline: Instant::now() + LIMIT, at_least, primary_only: false }
+    Scope {
+        tenant: None,
+        deadline: Instant::now() + LIMIT,
+        at_least,
+        primary_only: false,
+    }
 }
 
 fn failed(started: Instant, error: &StoreError) -> Check {
@@ -117,7 +129,11 @@ fn failed(started: Instant, error: &StoreError) -> Check {
         StoreError::Database(cause) => cause.to_string(),
         other => other.to_string(),
     };
-    Check { latency_ms: millis(started.elapsed()), error: Some(cause), ..Check::default() }
+    Check {
+        latency_ms: millis(started.elapsed()),
+        error: Some(cause),
+        ..Check::default()
+    }
 }
 
 async fn check_write(app: &App) -> (Check, Option<Position>) {
@@ -170,7 +186,12 @@ async fn check_redis(app: &App) -> Check {
             }
         }
     };
-    Check { ok: error.is_none(), latency_ms: millis(started.elapsed()), error, ..Check::default() }
+    Check {
+        ok: error.is_none(),
+        latency_ms: millis(started.elapsed()),
+        error,
+        ..Check::default()
+    }
 }
 
 fn millis(took: Duration) -> f64 {

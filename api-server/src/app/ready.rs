@@ -56,8 +56,12 @@ impl Schema {
         let needed = migrate::latest_version();
         let mut told = false;
         loop {
-            let scope =
-                Scope { tenant: None, deadline: Instant::now() + LOOK, at_least: None, primary_only: false };
+            let scope = Scope {
+                tenant: None,
+                deadline: Instant::now() + LOOK,
+                at_least: None,
+                primary_only: false,
+            };
             match database.read(&scope, &SchemaVersion).await {
                 Ok((version, _)) if version >= needed => {
                     self.0.store(true, Ordering::Relaxed);
@@ -66,7 +70,11 @@ impl Schema {
                 }
                 Ok((version, _)) if !told => {
                     told = true;
-                    tracing::warn!(version, needed, "schema is older than this release, waiting for the migration");
+                    tracing::warn!(
+                        version,
+                        needed,
+                        "schema is older than this release, waiting for the migration"
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(error = ?error, "schema cannot be read yet"),

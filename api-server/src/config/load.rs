@@ -33,12 +33,18 @@ pub enum LoadError {
 
 /// Reads and validates a file.
 pub fn load(path: &Path) -> Result<(Config, Fingerprint), LoadError> {
-    let content =
-        std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let content = std::fs::read(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     let fingerprint = Sha256::digest(&content).into();
     String::from_utf8(content)
         .map_err(|error| error.to_string())
         .and_then(|text| crds::config::parse(&text))
         .map(|config| (config, fingerprint))
-        .map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem, fingerprint })
+        .map_err(|problem| LoadError::Invalid {
+            path: path.to_owned(),
+            problem,
+            fingerprint,
+        })
 }

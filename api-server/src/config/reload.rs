@@ -30,9 +30,15 @@ impl Reloader {
     /// Looks once a second.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut unreadable = false;
-        while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(INTERVAL))
+            .await
+            .is_some()
+        {
             let path = self.path.clone();
-            let Ok(outcome) = tokio::task::spawn_blocking(move || load(&path)).await else { continue };
+            let Ok(outcome) = tokio::task::spawn_blocking(move || load(&path)).await else {
+                continue;
+            };
             match outcome {
                 Ok((config, fingerprint)) => {
                     unreadable = false;
@@ -44,7 +50,9 @@ impl Reloader {
                     self.metrics.count(ReloadOutcome::Applied);
                     tracing::info!(config.path = %self.path.display(), "configuration was reloaded");
                 }
-                Err(LoadError::Invalid { fingerprint, problem, .. }) => {
+                Err(LoadError::Invalid {
+                    fingerprint, problem, ..
+                }) => {
                     if fingerprint == self.fingerprint {
                         continue;
                     }

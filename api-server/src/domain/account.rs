@@ -26,7 +26,11 @@ impl Email {
                     && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             })
             && text.bytes().all(|b| b.is_ascii_graphic());
-        if sound { Ok(Self(text.to_ascii_lowercase())) } else { Err(unacceptable()) }
+        if sound {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(unacceptable())
+        }
     }
 
     /// The address in lower case.
@@ -73,7 +77,9 @@ impl NewPassword {
         }
         let folded = plain.to_lowercase();
         if COMMON.contains(&folded.as_str()) || email.is_some_and(|email| email.as_str() == folded) {
-            return Err(Unacceptable("is too easy to guess, choose another one".to_owned()));
+            return Err(Unacceptable(
+                "is too easy to guess, choose another one".to_owned(),
+            ));
         }
         Ok(Self(text.clone()))
     }
@@ -86,12 +92,54 @@ impl NewPassword {
 
 /// The most common passwords of at least eight characters; shorter ones are refused by their length.
 const COMMON: [&str; 48] = [
-    "123456789", "12345678", "1234567890", "password", "password1", "password123", "passw0rd", "qwertyuiop",
-    "qwerty123", "qwerty12", "1q2w3e4r", "1q2w3e4r5t", "1qaz2wsx", "zaq12wsx", "q1w2e3r4", "abcd1234",
-    "abc12345", "iloveyou", "sunshine", "princess", "football", "baseball", "superman", "trustno1", "letmein1",
-    "welcome1", "admin123", "administrator", "changeme", "starwars", "computer", "whatever", "michelle",
-    "jennifer", "internet", "samantha", "11111111", "00000000", "88888888", "87654321", "12341234", "11223344",
-    "123123123", "987654321", "asdfghjkl", "asdf1234", "qazwsxedc", "1234qwer",
+    "123456789",
+    "12345678",
+    "1234567890",
+    "password",
+    "password1",
+    "password123",
+    "passw0rd",
+    "qwertyuiop",
+    "qwerty123",
+    "qwerty12",
+    "1q2w3e4r",
+    "1q2w3e4r5t",
+    "1qaz2wsx",
+    "zaq12wsx",
+    "q1w2e3r4",
+    "abcd1234",
+    "abc12345",
+    "iloveyou",
+    "sunshine",
+    "princess",
+    "football",
+    "baseball",
+    "superman",
+    "trustno1",
+    "letmein1",
+    "welcome1",
+    "admin123",
+    "administrator",
+    "changeme",
+    "starwars",
+    "computer",
+    "whatever",
+    "michelle",
+    "jennifer",
+    "internet",
+    "samantha",
+    "11111111",
+    "00000000",
+    "88888888",
+    "87654321",
+    "12341234",
+    "11223344",
+    "123123123",
+    "987654321",
+    "asdfghjkl",
+    "asdf1234",
+    "qazwsxedc",
+    "1234qwer",
 ];
 
 #[cfg(test)]
@@ -130,7 +178,10 @@ mod tests {
     #[case("ünïcödé!", true)]
     fn passwords_are_judged_by_length_and_commonness(#[case] text: &str, #[case] good: bool) {
         let email = Email::parse("ada@example.com").unwrap();
-        assert_eq!(NewPassword::parse(&SecretString::from(text), Some(&email)).is_ok(), good);
+        assert_eq!(
+            NewPassword::parse(&SecretString::from(text), Some(&email)).is_ok(),
+            good
+        );
     }
 
     #[test]

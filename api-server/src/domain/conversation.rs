@@ -33,7 +33,9 @@ impl Content {
             return Err(Unacceptable("must not be empty".to_owned()));
         }
         if text.chars().count() > LONGEST_CONTENT {
-            return Err(Unacceptable(format!("must have at most {LONGEST_CONTENT} characters")));
+            return Err(Unacceptable(format!(
+                "must have at most {LONGEST_CONTENT} characters"
+            )));
         }
         if text.contains('\0') {
             return Err(Unacceptable("must not contain the character NUL".to_owned()));

@@ -132,6 +132,11 @@ mod tests {
             body: r#"{"b":1,"a":2}"#.to_owned(),
             at: Timestamp::UNIX_EPOCH,
         };
-        assert!(event.frame().unwrap().ends_with(r#""at":"1970-01-01T00:00:00Z","data":{"b":1,"a":2}}"#));
+        assert!(
+            event
+                .frame()
+                .unwrap()
+                .ends_with(r#""at":"1970-01-01T00:00:00Z","data":{"b":1,"a":2}}"#)
+        );
     }
 }

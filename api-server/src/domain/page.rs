@@ -53,12 +53,18 @@ pub struct PageRequest {
 impl PageRequest {
     /// Checks what a client asks for.
     pub fn parse(cursor: Option<&str>, limit: Option<u16>) -> Result<Self, (&'static str, Unacceptable)> {
-        let after = cursor.map(Cursor::decode).transpose().map_err(|problem| ("cursor", problem))?;
+        let after = cursor
+            .map(Cursor::decode)
+            .transpose()
+            .map_err(|problem| ("cursor", problem))?;
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if (1..=MAX_LIMIT).contains(&limit) {
             Ok(Self { after, limit })
         } else {
-            Err(("limit", Unacceptable(format!("must be between 1 and {MAX_LIMIT}"))))
+            Err((
+                "limit",
+                Unacceptable(format!("must be between 1 and {MAX_LIMIT}")),
+            ))
         }
     }
 

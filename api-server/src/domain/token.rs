@@ -37,14 +37,20 @@ pub struct Token(SecretString);
 impl Token {
     /// Makes a token of random bytes.
     pub fn new(kind: Kind, random: [u8; 32]) -> Self {
-        Self(SecretString::from(format!("{}{}", kind.prefix(), BASE64_URL_SAFE_NO_PAD.encode(random))))
+        Self(SecretString::from(format!(
+            "{}{}",
+            kind.prefix(),
+            BASE64_URL_SAFE_NO_PAD.encode(random)
+        )))
     }
 
     /// Accepts a text that can be such a token, so that nothing else reaches the database.
     pub fn parse(kind: Kind, text: &str) -> Option<Self> {
         let body = text.strip_prefix(kind.prefix())?;
         let sound = body.len() == BODY_LEN
-            && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            && body
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         sound.then(|| Self(SecretString::from(text)))
     }
 

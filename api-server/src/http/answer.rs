@@ -30,7 +30,11 @@ pub struct Answer<T> {
 impl<T> Answer<T> {
     /// The answer to a read.
     pub fn read((body, served): (T, Served)) -> Self {
-        Self { status: StatusCode::OK, body: Some(body), headers: served_headers(served) }
+        Self {
+            status: StatusCode::OK,
+            body: Some(body),
+            headers: served_headers(served),
+        }
     }
 
     /// The answer to a write.
@@ -40,17 +44,30 @@ impl<T> Answer<T> {
         if written.replayed {
             headers.push((REPLAYED, "true".to_owned()));
         }
-        Self { status, body: Some(written.output), headers }
+        Self {
+            status,
+            body: Some(written.output),
+            headers,
+        }
     }
 
     /// The same answer with another body.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer { status: self.status, body: self.body.map(change), headers: self.headers }
+        Answer {
+            status: self.status,
+            body: self.body.map(change),
+            headers: self.headers,
+        }
     }
 
     /// The same answer without a body.
+    #[must_use]
     pub fn empty(self) -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: None, headers: self.headers }
+        Self {
+            status: StatusCode::NO_CONTENT,
+            body: None,
+            headers: self.headers,
+        }
     }
 
     /// The same answer with the address of what was made.
@@ -62,7 +79,10 @@ impl<T> Answer<T> {
 }
 
 fn served_headers(served: Served) -> Vec<(HeaderName, String)> {
-    vec![(SERVED_ROLE, served.role.as_str().to_owned()), (SERVED_BY, served.instance)]
+    vec![
+        (SERVED_ROLE, served.role.as_str().to_owned()),
+        (SERVED_BY, served.instance),
+    ]
 }
 
 impl<T: Serialize> IntoResponse for Answer<T> {
@@ -92,6 +112,9 @@ pub struct List<T> {
 
 impl<T> From<Page<T>> for List<T> {
     fn from(page: Page<T>) -> Self {
-        Self { items: page.items, next_cursor: page.next.map(crate::domain::page::Cursor::encode) }
+        Self {
+            items: page.items,
+            next_cursor: page.next.map(crate::domain::page::Cursor::encode),
+        }
     }
 }

@@ -117,68 +117,54 @@ impl From<HashingError> for ApiError {
 
 impl ApiError {
     /// One field is not acceptable.
-    pub fn field(field: &str, problem: impl ToString) -> Self {
-        Self::Invalid(vec![FieldError { field: field.to_owned(), message: problem.to_string() }])
+    pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Invalid(vec![FieldError {
+            field: field.to_owned(),
+            message: problem.to_string(),
+        }])
     }
 
-    fn describe(&self) -> (StatusCode, &'static str, &'static str, String) {
+    /// Status code, the kind for programs, and the kind in words.
+    const fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::Malformed(why) => (S::BAD_REQUEST, "malformed", "The request cannot be read", why.clone()),
-            Self::Invalid(_) => (
-                S::UNPROCESSABLE_ENTITY,
-                "invalid",
-                "The request is not valid",
-                "See `errors` for each field.".to_owned(),
-            ),
-            Self::Unauthorized(why) => (S::UNAUTHORIZED, "unauthorized", "Not authenticated", (*why).to_owned()),
-            Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", "Not allowed", (*why).to_owned()),
-            Self::NotFound => (
-                S::NOT_FOUND,
-                "not_found",
-                "Not found",
-                "It does not exist, or it is not yours.".to_owned(),
-            ),
-            Self::NoMethod => (
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "Method not allowed",
-                "This address has no such method.".to_owned(),
-            ),
-            Self::Conflict(why) => (S::CONFLICT, "conflict", "Conflict", (*why).to_owned()),
-            Self::TooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "too_large",
-                "The request is too large",
-                "Send a smaller body.".to_owned(),
-            ),
-            Self::MediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "media_type",
-                "Unsupported media type",
-                "Send `Content-Type: application/json`.".to_owned(),
-            ),
-            Self::Unavailable(why) => {
-                (S::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", (*why).to_owned())
-            }
+            Self::Malformed(_) => (S::BAD_REQUEST, "malformed", "The request cannot be read"),
+            Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "The request is not valid"),
+            Self::Unauthorized(_) => (S::UNAUTHORIZED, "unauthorized", "Not authenticated"),
+            Self::Forbidden(_) => (S::FORBIDDEN, "forbidden", "Not allowed"),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found"),
+            Self::NoMethod => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::Conflict(_) => (S::CONFLICT, "conflict", "Conflict"),
+            Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too_large", "The request is too large"),
+            Self::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "media_type", "Unsupported media type"),
+            Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable"),
             Self::Unknown => (
                 S::SERVICE_UNAVAILABLE,
                 "outcome_unknown",
                 "The outcome is unknown",
-                "The change may or may not have happened. Repeat the request with an Idempotency-Key.".to_owned(),
             ),
-            Self::Timeout => (
-                S::SERVICE_UNAVAILABLE,
-                "timeout",
-                "The request took too long",
-                "The change may or may not have happened.".to_owned(),
-            ),
-            Self::Internal(_) => (
-                S::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Internal error",
-                "This is a mistake of the server; quote the request id.".to_owned(),
-            ),
+            Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long"),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+        }
+    }
+
+    /// This occurrence in words, for the caller.
+    fn detail(&self) -> &str {
+        match self {
+            Self::Malformed(why) => why,
+            Self::Unauthorized(why) | Self::Forbidden(why) | Self::Conflict(why) | Self::Unavailable(why) => {
+                why
+            }
+            Self::Invalid(_) => "See `errors` for each field.",
+            Self::NotFound => "It does not exist, or it is not yours.",
+            Self::NoMethod => "This address has no such method.",
+            Self::TooLarge => "Send a smaller body.",
+            Self::MediaType => "Send `Content-Type: application/json`.",
+            Self::Unknown => {
+                "The change may or may not have happened. Repeat the request with an Idempotency-Key."
+            }
+            Self::Timeout => "The change may or may not have happened.",
+            Self::Internal(_) => "This is a mistake of the server; quote the request id.",
         }
     }
 }
@@ -186,13 +172,18 @@ impl ApiError {
 impl IntoResponse for ApiError {
     /// The body is written by the outermost layer, which knows the request id.
     fn into_response(self) -> Response {
-        let (status, code, title, detail) = self.describe();
+        let (status, code, title) = self.kind();
+        let detail = self.detail().to_owned();
         if let Self::Internal(cause) = &self {
             tracing::error!(cause, "request failed");
         }
         let retry = matches!(self, Self::Unavailable(_));
         let unauthorized = matches!(self, Self::Unauthorized(_));
-        let errors = if let Self::Invalid(errors) = self { errors } else { Vec::new() };
+        let errors = if let Self::Invalid(errors) = self {
+            errors
+        } else {
+            Vec::new()
+        };
         let problem = Problem {
             kind: format!("https://tanka.dev/problems/{code}"),
             title: title.to_owned(),
@@ -204,10 +195,14 @@ impl IntoResponse for ApiError {
         };
         let mut response = status.into_response();
         if retry {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if unauthorized {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(problem);
         response
@@ -233,7 +228,10 @@ impl Fields {
     pub fn check<T>(&mut self, field: &str, parsed: Result<T, impl ToString>) -> Option<T> {
         parsed
             .map_err(|problem| {
-                self.0.push(FieldError { field: field.to_owned(), message: problem.to_string() });
+                self.0.push(FieldError {
+                    field: field.to_owned(),
+                    message: problem.to_string(),
+                });
             })
             .ok()
     }

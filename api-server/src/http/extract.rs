@@ -45,9 +45,14 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let mut digest = Sha256::new_with_prefix(request.method().as_str());
         digest.update(request.uri().path());
         let limit = usize::try_from(app.config().http.body_limit.bytes()).unwrap_or(usize::MAX);
-        let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(|_| ApiError::TooLarge)?;
+        let bytes = axum::body::to_bytes(request.into_body(), limit)
+            .await
+            .map_err(|_| ApiError::TooLarge)?;
         digest.update(&bytes);
-        Ok(Self { value: parse(&bytes)?, digest: digest.finalize().into() })
+        Ok(Self {
+            value: parse(&bytes)?,
+            digest: digest.finalize().into(),
+        })
     }
 }
 
@@ -62,7 +67,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             ApiError::Malformed(format!("The body is not JSON: {cause}"))
         }
     })?;
-    reader.end().map_err(|error| ApiError::Malformed(format!("The body is not JSON: {error}")))?;
+    reader
+        .end()
+        .map_err(|error| ApiError::Malformed(format!("The body is not JSON: {error}")))?;
     Ok(value)
 }
 
@@ -74,7 +81,9 @@ impl FromRequestParts<App> for Id {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Path(id) = Path::<Uuid>::from_request_parts(parts, app).await.map_err(|_| ApiError::NotFound)?;
+        let Path(id) = Path::<Uuid>::from_request_parts(parts, app)
+            .await
+            .map_err(|_| ApiError::NotFound)?;
         Ok(Self(id))
     }
 }
@@ -115,20 +124,28 @@ impl FromRequestParts<App> for Unscoped {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let deadline = parts
-            .extensions
-            .get::<Deadline>()
-            .map_or_else(|| Instant::now() + app.config().http.request_timeout.get(), |deadline| deadline.0);
+        let deadline = parts.extensions.get::<Deadline>().map_or_else(
+            || Instant::now() + app.config().http.request_timeout.get(),
+            |deadline| deadline.0,
+        );
         let at_least = match parts.headers.get(CONSISTENCY_TOKEN) {
             None => None,
             Some(token) => {
-                let position = token.to_str().ok().and_then(|token| Position::from_token(token, app.keys()));
+                let position = token
+                    .to_str()
+                    .ok()
+                    .and_then(|token| Position::from_token(token, app.keys()));
                 Some(position.ok_or_else(|| {
                     ApiError::Malformed("X-Consistency-Token is not one that this API gave out.".to_owned())
                 })?)
             }
         };
-        Ok(Self(Scope { tenant: None, deadline, at_least, primary_only: false }))
+        Ok(Self(Scope {
+            tenant: None,
+            deadline,
+            at_least,
+            primary_only: false,
+        }))
     }
 }
 
@@ -153,9 +170,14 @@ impl FromRequestParts<App> for Caller {
         if let Some(claimed) = parts.headers.get("x-tenant-id")
             && claimed.to_str().ok().and_then(|text| text.parse().ok()) != Some(person.tenant_id)
         {
-            return Err(ApiError::Forbidden("X-Tenant-ID may only repeat the tenant of the access token."));
+            return Err(ApiError::Forbidden(
+                "X-Tenant-ID may only repeat the tenant of the access token.",
+            ));
         }
-        let scope = Scope { tenant: Some(person.tenant_id), ..scope };
+        let scope = Scope {
+            tenant: Some(person.tenant_id),
+            ..scope
+        };
         Ok(Self { person, scope })
     }
 }
@@ -184,19 +206,32 @@ pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Opti
     if found.is_some() || served.role == crate::routing::choose::Role::Primary {
         return Ok(found);
     }
-    let (found, _) = app.database().read(&Scope { primary_only: true, ..scope }, &find).await?;
+    let (found, _) = app
+        .database()
+        .read(
+            &Scope {
+                primary_only: true,
+                ..scope
+            },
+            &find,
+        )
+        .await?;
     Ok(found)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Token, ApiError> {
     let text = headers
         .get(header::AUTHORIZATION)
-        .ok_or(ApiError::Unauthorized("Send `Authorization: Bearer` with an access token."))?
+        .ok_or(ApiError::Unauthorized(
+            "Send `Authorization: Bearer` with an access token.",
+        ))?
         .to_str()
         .unwrap_or_default();
     let (scheme, token) = text.split_once(' ').unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(ApiError::Unauthorized("Send `Authorization: Bearer` with an access token."));
+        return Err(ApiError::Unauthorized(
+            "Send `Authorization: Bearer` with an access token.",
+        ));
     }
     Token::parse(Kind::Access, token.trim())
         .ok_or(ApiError::Unauthorized("The access token is not valid, or ended."))
@@ -210,13 +245,18 @@ impl FromRequestParts<App> for Key {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
-        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let Some(value) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
         let key = value.to_str().unwrap_or_default();
         let sound = (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if sound {
             Ok(Self(Some(key.to_owned())))
         } else {
-            Err(ApiError::field("Idempotency-Key", "must have 1 to 255 printable ASCII characters"))
+            Err(ApiError::field(
+                "Idempotency-Key",
+                "must have 1 to 255 printable ASCII characters",
+            ))
         }
     }
 }
@@ -225,7 +265,11 @@ impl Key {
     /// The key for a request with this body.
     pub fn of<T>(self, caller: &Caller, body: &Body<T>) -> Option<Idempotency> {
         let user_id = caller.person.user_id;
-        self.0.map(|key| Idempotency { user_id, key, fingerprint: body.digest })
+        self.0.map(|key| Idempotency {
+            user_id,
+            key,
+            fingerprint: body.digest,
+        })
     }
 }
 
@@ -241,14 +285,19 @@ mod tests {
 
     #[test]
     fn a_wrong_field_is_named() {
-        let Err(ApiError::Invalid(errors)) = parse::<Sample>(br#"{"count":"x"}"#) else { panic!("accepted") };
+        let Err(ApiError::Invalid(errors)) = parse::<Sample>(br#"{"count":"x"}"#) else {
+            panic!("accepted")
+        };
         assert_eq!(errors[0].field, "count");
     }
 
     #[test]
     fn what_is_no_json_is_malformed() {
         for body in ["", "{", r#"{"count":1} x"#] {
-            assert!(matches!(parse::<Sample>(body.as_bytes()), Err(ApiError::Malformed(_))), "{body}");
+            assert!(
+                matches!(parse::<Sample>(body.as_bytes()), Err(ApiError::Malformed(_))),
+                "{body}"
+            );
         }
     }
 }

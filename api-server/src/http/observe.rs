@@ -25,8 +25,14 @@ const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
 /// Headers of every answer. `X-XSS-Protection: 0` because the filter that it once controlled created leaks of its own;
 /// the API serves no page, so nothing may be loaded or framed.
 const EVERYWHERE: [(HeaderName, &str); 6] = [
-    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains; preload"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (
+        header::STRICT_TRANSPORT_SECURITY,
+        "max-age=31536000; includeSubDomains; preload",
+    ),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::X_XSS_PROTECTION, "0"),
@@ -50,7 +56,9 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let id = request_id(request.headers());
     let limit = started + app.config().http.request_timeout.get();
-    request.extensions_mut().insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
+    request
+        .extensions_mut()
+        .insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
     let span = tracing::info_span!("request", http.method = method, http.route = %endpoint, request.id = %id);
     let work = AssertUnwindSafe(timeout_at(limit, next.run(request))).catch_unwind();
     let _in_flight = InFlight::new(&app.metrics().http);
@@ -62,11 +70,24 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
     let response = finish(response, &id, started);
     let (took, status) = (started.elapsed(), response.status().as_u16());
     let http = &app.metrics().http;
-    let labels = LatencyLabels { method, endpoint: endpoint.clone() };
+    let labels = LatencyLabels {
+        method,
+        endpoint: endpoint.clone(),
+    };
     http.duration.get_or_create(&labels).observe(took.as_secs_f64());
-    http.requests.get_or_create(&RequestLabels { method, endpoint, status }).inc();
+    http.requests
+        .get_or_create(&RequestLabels {
+            method,
+            endpoint,
+            status,
+        })
+        .inc();
     span.in_scope(|| {
-        tracing::info!(http.status = status, duration_ms = took.as_secs_f64() * 1_000.0, "request_completed");
+        tracing::info!(
+            http.status = status,
+            duration_ms = took.as_secs_f64() * 1_000.0,
+            "request_completed"
+        );
     });
     response
 }
@@ -92,7 +113,9 @@ fn finish(mut response: Response, id: &str, started: Instant) -> Response {
         problem.request_id = Some(id.to_owned());
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         response.headers_mut().remove(header::CONTENT_LENGTH);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         *response.body_mut() = Body::from(body);
     }
     let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -108,7 +131,9 @@ fn finish(mut response: Response, id: &str, started: Instant) -> Response {
         for (name, value) in EVERYWHERE {
             headers.entry(name).or_insert(HeaderValue::from_static(value));
         }
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
     }
     response
 }
@@ -119,7 +144,10 @@ fn request_id(headers: &HeaderMap) -> String {
         .get(REQUEST_ID)
         .and_then(|id| id.to_str().ok())
         .filter(|id| (1..=64).contains(&id.len()))
-        .filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
+        .filter(|id| {
+            id.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        })
         .map_or_else(|| entropy::id().simple().to_string(), ToOwned::to_owned)
 }
 

@@ -26,13 +26,18 @@ struct Bearer;
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("bearer", scheme);
     }
 }
 
 /// Documented routes and their document.
 pub fn parts() -> (Router<App>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Base::openapi()).nest("/api/v1", v1::router()).split_for_parts()
+    OpenApiRouter::with_openapi(Base::openapi())
+        .nest("/api/v1", v1::router())
+        .split_for_parts()
 }
 
 /// The document as text.

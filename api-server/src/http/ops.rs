@@ -20,7 +20,10 @@ pub fn router(app: &App) -> Router {
         .route("/ready", get(service::ready))
         .route("/metrics", get(metrics))
         .fallback(error::no_route)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), observe::observe))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            observe::observe,
+        ))
         .with_state(app.clone())
 }
 
@@ -35,6 +38,10 @@ async fn metrics(State(app): State<App>) -> Response {
 /// 200 if a write, a replica's read and a Redis round trip work now, else 503; the body tells in both cases.
 async fn deep(State(app): State<App>) -> Response {
     let report = app.deep_check().await;
-    let status = if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if report.ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(report)).into_response()
 }

@@ -28,8 +28,11 @@ pub async fn health() -> Json<serde_json::Value> {
 /// Whether requests should come here.
 pub async fn ready(State(app): State<App>) -> Response {
     let readiness = app.readiness();
-    let status =
-        if readiness == Readiness::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if readiness == Readiness::Ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(json!({"status": readiness.as_str()}))).into_response()
 }
 

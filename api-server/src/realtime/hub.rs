@@ -60,7 +60,9 @@ struct Inner {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("rooms", &self.rooms().len()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("rooms", &self.rooms().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +97,11 @@ impl Hub {
     /// Looks at the table now and then: often while Redis does not deliver, rarely while it does.
     pub async fn watch(self, stop: CancellationToken) {
         loop {
-            let pause = if self.0.subscribed.load(Ordering::Relaxed) { CALM } else { ALONE };
+            let pause = if self.0.subscribed.load(Ordering::Relaxed) {
+                CALM
+            } else {
+                ALONE
+            };
             let woken = timeout(entropy::jitter(pause), self.0.look.notified());
             if stop.run_until_cancelled(woken).await.is_none() {
                 return;
@@ -111,7 +117,12 @@ impl Hub {
     }
 
     /// Adds a socket to a channel; answers from where on its queue will have everything.
-    pub async fn join(&self, channel: Channel, member: Member, deadline: Instant) -> Result<Head, StoreError> {
+    pub async fn join(
+        &self,
+        channel: Channel,
+        member: Member,
+        deadline: Instant,
+    ) -> Result<Head, StoreError> {
         let known = {
             let mut rooms = self.rooms();
             let count = rooms.len();
@@ -126,13 +137,27 @@ impl Hub {
         if let Some(head) = known {
             return Ok(head);
         }
-        let scope = Scope { tenant: None, deadline, at_least: None, primary_only: false };
+        let scope = Scope {
+            tenant: None,
+            deadline,
+            at_least: None,
+            primary_only: false,
+        };
         let (heads, _) = self.0.fleet.read(&scope, &Heads(vec![channel])).await?;
-        let head = heads.first().map_or(Head { epoch: None, position: 0 }, |head| Head {
-            epoch: Some(head.epoch),
-            position: head.position,
-        });
-        Ok(self.rooms().get_mut(&channel).map_or(head, |room| room.begin(head)))
+        let head = heads.first().map_or(
+            Head {
+                epoch: None,
+                position: 0,
+            },
+            |head| Head {
+                epoch: Some(head.epoch),
+                position: head.position,
+            },
+        );
+        Ok(self
+            .rooms()
+            .get_mut(&channel)
+            .map_or(head, |room| room.begin(head)))
     }
 
     /// Removes a socket.
@@ -159,8 +184,18 @@ impl Hub {
             return Ok(None);
         }
         for primary_only in [false, true] {
-            let scope = Scope { tenant: None, deadline, at_least: None, primary_only };
-            let wanted = EventsAfter { channel, epoch, after, limit: FETCH };
+            let scope = Scope {
+                tenant: None,
+                deadline,
+                at_least: None,
+                primary_only,
+            };
+            let wanted = EventsAfter {
+                channel,
+                epoch,
+                after,
+                limit: FETCH,
+            };
             let (mut events, _) = self.0.fleet.read(&scope, &wanted).await?;
             events.retain(|event| event.position <= until);
             if (after + 1..=until).eq(events.iter().map(|event| event.position)) {
@@ -189,7 +224,10 @@ impl Hub {
     pub fn take_dirty(&self) -> Vec<(Channel, bool)> {
         let dirty = std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         let rooms = self.rooms();
-        dirty.into_iter().map(|channel| (channel, rooms.contains_key(&channel))).collect()
+        dirty
+            .into_iter()
+            .map(|channel| (channel, rooms.contains_key(&channel)))
+            .collect()
     }
 
     /// Waits for members to come or go.
@@ -213,7 +251,12 @@ impl Hub {
     pub async fn look_at(&self, channels: &[Channel], primary_only: bool) {
         for chunk in channels.chunks(CHUNK) {
             let deadline = Instant::now() + LOOK;
-            let scope = Scope { tenant: None, deadline, at_least: None, primary_only };
+            let scope = Scope {
+                tenant: None,
+                deadline,
+                at_least: None,
+                primary_only,
+            };
             let heads = match self.0.fleet.read(&scope, &Heads(chunk.to_vec())).await {
                 Ok((heads, _)) => heads,
                 Err(error) => {
@@ -222,8 +265,14 @@ impl Hub {
                 }
             };
             for head in heads {
-                let seen = Head { epoch: Some(head.epoch), position: head.position };
-                let wants = self.rooms().get_mut(&head.channel).map_or(Wants::Nothing, |room| room.compare(seen));
+                let seen = Head {
+                    epoch: Some(head.epoch),
+                    position: head.position,
+                };
+                let wants = self
+                    .rooms()
+                    .get_mut(&head.channel)
+                    .map_or(Wants::Nothing, |room| room.compare(seen));
                 self.satisfy(head.channel, head.epoch, wants);
             }
         }
@@ -233,11 +282,17 @@ impl Hub {
         let epoch = event.epoch;
         let (wants, delivered) = {
             let mut rooms = self.rooms();
-            let Some(room) = rooms.get_mut(&channel) else { return };
+            let Some(room) = rooms.get_mut(&channel) else {
+                return;
+            };
             (room.accept(event), room.take_delivered())
         };
         if delivered > 0 {
-            self.0.metrics.deliveries.get_or_create(&SourceLabels { source }).inc_by(delivered);
+            self.0
+                .metrics
+                .deliveries
+                .get_or_create(&SourceLabels { source })
+                .inc_by(delivered);
         }
         self.satisfy(channel, epoch, wants);
     }
@@ -252,9 +307,25 @@ impl Hub {
     /// Fetches events until the room misses nothing.
     async fn fill(&self, channel: Channel, epoch: Uuid, mut after: i64) {
         loop {
-            let scope =
-                Scope { tenant: None, deadline: Instant::now() + LOOK, at_least: None, primary_only: true };
-            let read = self.0.fleet.read(&scope, &EventsAfter { channel, epoch, after, limit: FETCH }).await;
+            let scope = Scope {
+                tenant: None,
+                deadline: Instant::now() + LOOK,
+                at_least: None,
+                primary_only: true,
+            };
+            let read = self
+                .0
+                .fleet
+                .read(
+                    &scope,
+                    &EventsAfter {
+                        channel,
+                        epoch,
+                        after,
+                        limit: FETCH,
+                    },
+                )
+                .await;
             let Ok((events, _)) = read else {
                 // A gap that could not be read is not a gap that cannot be closed.
                 if let Some(room) = self.rooms().get_mut(&channel) {
@@ -267,7 +338,10 @@ impl Hub {
                     self.accept(channel, ready, "poll");
                 }
             }
-            let wants = self.rooms().get_mut(&channel).map_or(Wants::Nothing, |room| room.filled(after));
+            let wants = self
+                .rooms()
+                .get_mut(&channel)
+                .map_or(Wants::Nothing, |room| room.filled(after));
             match wants {
                 Wants::EventsAfter(next) => after = next,
                 Wants::Nothing => return,
@@ -276,13 +350,21 @@ impl Hub {
     }
 
     fn mark(&self, channel: Channel) {
-        self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(channel);
+        self.0
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(channel);
         self.0.dirtied.notify_one();
     }
 
     /// Counts a frame that was not published or not understood.
     pub fn drop_frame(&self, reason: &'static str) {
-        self.0.metrics.dropped.get_or_create(&ReasonLabels { reason }).inc();
+        self.0
+            .metrics
+            .dropped
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     fn rooms(&self) -> MutexGuard<'_, HashMap<Channel, Room>> {
@@ -297,7 +379,10 @@ impl EventSink for Hub {
                 self.drop_frame("malformed");
                 continue;
             };
-            let outgoing = Outgoing { channel: event.channel, frame: ready.frame.clone() };
+            let outgoing = Outgoing {
+                channel: event.channel,
+                frame: ready.frame.clone(),
+            };
             if self.0.outgoing.try_send(outgoing).is_err() {
                 self.drop_frame("publisher_busy");
             }
@@ -320,5 +405,7 @@ fn revoked(kind: &str, body: &str) -> Option<Uuid> {
     if kind != EventKind::SessionRevoked.as_str() {
         return None;
     }
-    serde_json::from_str::<SessionRevoked>(body).ok().map(|revoked| revoked.session_id)
+    serde_json::from_str::<SessionRevoked>(body)
+        .ok()
+        .map(|revoked| revoked.session_id)
 }

@@ -97,7 +97,11 @@ pub struct Queue {
 impl Queue {
     /// A queue for so many bytes.
     pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), ready: Notify::new(), limit }
+        Self {
+            state: Mutex::default(),
+            ready: Notify::new(),
+            limit,
+        }
     }
 
     /// Appends a frame. Answers whether it was taken; a queue that overflows closes its socket. A single frame is always
@@ -186,7 +190,9 @@ mod tests {
 
     #[test]
     fn close_frames_fit_the_protocol() {
-        let close = Close::Draining { reconnect_after_ms: u64::MAX };
+        let close = Close::Draining {
+            reconnect_after_ms: u64::MAX,
+        };
         assert!(close.text().len() <= 123);
         assert_eq!(close.code(), 1001);
     }

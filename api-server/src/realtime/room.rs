@@ -164,7 +164,9 @@ impl Room {
 
     fn drain(&mut self) {
         while let Some(head) = &mut self.head {
-            let Some(entry) = self.early.first_entry() else { return };
+            let Some(entry) = self.early.first_entry() else {
+                return;
+            };
             if *entry.key() > head.position + 1 {
                 return;
             }
@@ -172,7 +174,10 @@ impl Room {
             if event.position <= head.position {
                 continue;
             }
-            *head = Head { epoch: Some(event.epoch), position: event.position };
+            *head = Head {
+                epoch: Some(event.epoch),
+                position: event.position,
+            };
             for member in &self.members {
                 self.delivered += u64::from(member.queue.push(event.frame.clone()));
                 if event.revokes == Some(member.session) {
@@ -197,14 +202,26 @@ mod tests {
     use super::*;
 
     fn event(position: i64) -> Ready {
-        Ready { epoch: Uuid::nil(), position, frame: position.to_string().into(), revokes: None }
+        Ready {
+            epoch: Uuid::nil(),
+            position,
+            frame: position.to_string().into(),
+            revokes: None,
+        }
     }
 
     fn room(position: i64) -> (Room, Arc<Queue>) {
         let mut room = Room::default();
         let queue = Arc::new(Queue::new(1 << 20));
-        room.join(Member { id: 1, session: Uuid::nil(), queue: queue.clone() });
-        room.begin(Head { epoch: Some(Uuid::nil()), position });
+        room.join(Member {
+            id: 1,
+            session: Uuid::nil(),
+            queue: queue.clone(),
+        });
+        room.begin(Head {
+            epoch: Some(Uuid::nil()),
+            position,
+        });
         (room, queue)
     }
 
@@ -233,10 +250,20 @@ mod tests {
     async fn what_comes_before_the_head_is_known_is_not_lost() {
         let mut room = Room::default();
         let queue = Arc::new(Queue::new(1 << 20));
-        assert_eq!(room.join(Member { id: 1, session: Uuid::nil(), queue: queue.clone() }), None);
+        assert_eq!(
+            room.join(Member {
+                id: 1,
+                session: Uuid::nil(),
+                queue: queue.clone()
+            }),
+            None
+        );
         room.accept(event(5));
         room.accept(event(4));
-        let head = room.begin(Head { epoch: Some(Uuid::nil()), position: 4 });
+        let head = room.begin(Head {
+            epoch: Some(Uuid::nil()),
+            position: 4,
+        });
         assert_eq!(head.position, 5);
         assert_eq!(received(&queue).await, ["5"]);
     }
@@ -253,8 +280,15 @@ mod tests {
     async fn revoking_closes_the_sockets_of_that_session_only() {
         let (mut room, queue) = room(0);
         let other = Arc::new(Queue::new(1 << 20));
-        room.join(Member { id: 2, session: Uuid::max(), queue: other.clone() });
-        room.accept(Ready { revokes: Some(Uuid::max()), ..event(1) });
+        room.join(Member {
+            id: 2,
+            session: Uuid::max(),
+            queue: other.clone(),
+        });
+        room.accept(Ready {
+            revokes: Some(Uuid::max()),
+            ..event(1)
+        });
         assert_eq!(other.next().await, Next::Frame("1".into()));
         assert_eq!(other.next().await, Next::Close(Close::Revoked));
         assert_eq!(received(&queue).await, ["1"]);
@@ -275,7 +309,7 @@ mod tests {
                     room.filled(after);
                 }
             }
-            let frames = futures::executor::block_on(received(&queue));
+            let frames = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(received(&queue));
             let wanted: Vec<_> = (1..=room.head().unwrap().position).map(|p| p.to_string()).collect();
             prop_assert_eq!(frames, wanted);
         }

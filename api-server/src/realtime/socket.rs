@@ -28,7 +28,7 @@ const SEND: Duration = Duration::from_secs(5);
 /// Time between pings, below the idle limits of common proxies.
 const PING: Duration = Duration::from_secs(25);
 /// Silence after which a client is gone.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Limit of finding out who a client is and what it missed.
 const SETUP: Duration = Duration::from_secs(10);
 /// Clients that come back after a drain are spread over this time.
@@ -73,7 +73,12 @@ struct Resume {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Reply {
     /// The client is known; events follow from here.
-    Connected { channel: String, epoch: Option<Uuid>, offset: i64, recovered: bool },
+    Connected {
+        channel: String,
+        epoch: Option<Uuid>,
+        offset: i64,
+        recovered: bool,
+    },
     /// Answers `ping`.
     Pong,
     /// Answers `renew`.
@@ -124,16 +129,26 @@ pub async fn serve<A: Authenticate>(socket: WebSocket, shared: Shared<A>) {
             close.label()
         }
     };
-    shared.metrics.closed.get_or_create(&ReasonLabels { reason }).inc();
+    shared
+        .metrics
+        .closed
+        .get_or_create(&ReasonLabels { reason })
+        .inc();
     shared.metrics.sockets.dec();
 }
 
 /// Everything between the opening and the close; `Ok` means that the client left.
 async fn converse<A: Authenticate>(connection: &mut Connection, shared: &Shared<A>) -> Result<(), Close> {
     let setup = async {
-        let Some((proof, resume)) = connection.first().await? else { return Ok(None) };
+        let Some((proof, resume)) = connection.first().await? else {
+            return Ok(None);
+        };
         let deadline = Instant::now() + SETUP;
-        let person = shared.people.authenticate(proof, deadline).await?.ok_or(Close::Unauthorized)?;
+        let person = shared
+            .people
+            .authenticate(proof, deadline)
+            .await?
+            .ok_or(Close::Unauthorized)?;
         Ok(Some((person, resume, deadline)))
     };
     let (person, resume, deadline) = tokio::select! {
@@ -146,10 +161,24 @@ async fn converse<A: Authenticate>(connection: &mut Connection, shared: &Shared<
     let channel = Channel::User(person.user_id);
     let queue = Arc::new(Queue::new(shared.send_buffer));
     let id = shared.hub.next_member();
-    let member = Member { id, session: person.session_id, queue: queue.clone() };
-    let _membership = Membership { hub: shared.hub.clone(), channel, id };
-    let head = shared.hub.join(channel, member, deadline).await.map_err(|_| Close::Unavailable)?;
-    connection.catch_up(shared, channel, head, resume, deadline).await?;
+    let member = Member {
+        id,
+        session: person.session_id,
+        queue: queue.clone(),
+    };
+    let _membership = Membership {
+        hub: shared.hub.clone(),
+        channel,
+        id,
+    };
+    let head = shared
+        .hub
+        .join(channel, member, deadline)
+        .await
+        .map_err(|_| Close::Unavailable)?;
+    connection
+        .catch_up(shared, channel, head, resume, deadline)
+        .await?;
     connection.follow(shared, person, &queue).await
 }
 
@@ -168,14 +197,19 @@ impl Drop for Membership {
 
 fn draining() -> Close {
     let pause = entropy::jitter(SPREAD);
-    Close::Draining { reconnect_after_ms: u64::try_from(pause.as_millis()).unwrap_or(0) }
+    Close::Draining {
+        reconnect_after_ms: u64::try_from(pause.as_millis()).unwrap_or(0),
+    }
 }
 
 impl Connection {
     /// The first frame; none if the client left.
     async fn first(&mut self) -> Result<Option<(Proof, Option<Resume>)>, Close> {
         let text = loop {
-            match timeout(FIRST_FRAME, self.stream.next()).await.map_err(|_| Close::Unauthorized)? {
+            match timeout(FIRST_FRAME, self.stream.next())
+                .await
+                .map_err(|_| Close::Unauthorized)?
+            {
                 Some(Ok(Message::Text(text))) => break text,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => return Err(Close::Protocol),
@@ -203,8 +237,10 @@ impl Connection {
             (Some(resume), Some(epoch)) => {
                 let same = resume.epoch == Some(epoch) || (resume.epoch.is_none() && resume.offset == 0);
                 if same && (0..=head.position).contains(&resume.offset) {
-                    let history =
-                        shared.hub.history(channel, epoch, resume.offset, head.position, deadline).await;
+                    let history = shared
+                        .hub
+                        .history(channel, epoch, resume.offset, head.position, deadline)
+                        .await;
                     history.map_err(|_| Close::Unavailable)?
                 } else {
                     None
@@ -212,17 +248,33 @@ impl Connection {
             }
         };
         if resume.is_some() {
-            let outcome = if missed.is_some() { "recovered" } else { "not_recovered" };
-            shared.metrics.resumes.get_or_create(&OutcomeLabels { outcome }).inc();
+            let outcome = if missed.is_some() {
+                "recovered"
+            } else {
+                "not_recovered"
+            };
+            shared
+                .metrics
+                .resumes
+                .get_or_create(&OutcomeLabels { outcome })
+                .inc();
         }
         let recovered = missed.is_some();
-        let connected =
-            Reply::Connected { channel: channel.to_string(), epoch: head.epoch, offset: head.position, recovered };
+        let connected = Reply::Connected {
+            channel: channel.to_string(),
+            epoch: head.epoch,
+            offset: head.position,
+            recovered,
+        };
         self.reply(&connected).await?;
         for event in missed.unwrap_or_default() {
             if let Some(ready) = ready(&event) {
                 self.send(Message::Text(ready.frame)).await?;
-                shared.metrics.deliveries.get_or_create(&SourceLabels { source: "history" }).inc();
+                shared
+                    .metrics
+                    .deliveries
+                    .get_or_create(&SourceLabels { source: "history" })
+                    .inc();
             }
         }
         Ok(())
@@ -288,7 +340,10 @@ impl Connection {
                 // The queue closes with the session of the first token, so a token of another session does not count.
                 let again = again.filter(|again| again.session_id == person.session_id);
                 let again = again.ok_or(Close::Unauthorized)?;
-                self.reply(&Reply::Renewed { expires_at: again.expires_at }).await?;
+                self.reply(&Reply::Renewed {
+                    expires_at: again.expires_at,
+                })
+                .await?;
                 Ok(Some(expiry(&again)))
             }
             Ok(Request::Connect { .. }) | Err(_) => Err(Close::Protocol),
@@ -302,15 +357,17 @@ impl Connection {
 
     async fn send(&mut self, message: Message) -> Result<(), Close> {
         match timeout(SEND, self.sink.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            // The client is gone; its close comes from the stream.
-            Ok(Err(_)) => Ok(()),
+            // When the client is gone, that comes from the stream too.
+            Ok(Ok(()) | Err(_)) => Ok(()),
             Err(_) => Err(Close::Slow),
         }
     }
 
     async fn close(&mut self, close: &Close) {
-        let frame = CloseFrame { code: close.code(), reason: Utf8Bytes::from(close.text()) };
+        let frame = CloseFrame {
+            code: close.code(),
+            reason: Utf8Bytes::from(close.text()),
+        };
         if !matches!(close, Close::Draining { .. }) {
             let _ = self.reply(&Reply::Error { code: close.label() }).await;
         }
@@ -334,7 +391,10 @@ mod tests {
 
     #[rstest]
     #[case(r#"{"type":"connect","token":"tka_x"}"#, true)]
-    #[case(r#"{"type":"connect","ticket":"tkt_x","resume":{"offset":3,"epoch":null}}"#, true)]
+    #[case(
+        r#"{"type":"connect","ticket":"tkt_x","resume":{"offset":3,"epoch":null}}"#,
+        true
+    )]
     #[case(r#"{"type":"connect"}"#, false)]
     #[case(r#"{"type":"ping"}"#, true)]
     #[case(r#"{"type":"renew","token":"tka_x"}"#, true)]

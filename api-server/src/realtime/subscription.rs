@@ -33,9 +33,17 @@ const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends frames to the other processes.
-pub async fn publish(hub: Hub, link: RedisLink, mut outgoing: mpsc::Receiver<Outgoing>, stop: CancellationToken) {
+pub async fn publish(
+    hub: Hub,
+    link: RedisLink,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    stop: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Some(count) = stop.run_until_cancelled(outgoing.recv_many(&mut batch, BATCH)).await {
+    while let Some(count) = stop
+        .run_until_cancelled(outgoing.recv_many(&mut batch, BATCH))
+        .await
+    {
         if count == 0 {
             return;
         }
@@ -47,9 +55,17 @@ pub async fn publish(hub: Hub, link: RedisLink, mut outgoing: mpsc::Receiver<Out
         };
         let mut pipeline = redis::pipe();
         for Outgoing { channel, frame } in &batch {
-            pipeline.cmd("PUBLISH").arg(format!("{PREFIX}{channel}")).arg(frame.as_str()).ignore();
+            pipeline
+                .cmd("PUBLISH")
+                .arg(format!("{PREFIX}{channel}"))
+                .arg(frame.as_str())
+                .ignore();
         }
-        if pipeline.query_async::<()>(&mut connected.connection.clone()).await.is_err() {
+        if pipeline
+            .query_async::<()>(&mut connected.connection.clone())
+            .await
+            .is_err()
+        {
             for _ in &batch {
                 hub.drop_frame("redis_failed");
             }
@@ -66,7 +82,10 @@ pub async fn receive(hub: Hub, link: RedisLink, stop: CancellationToken) {
             changes.borrow_and_update();
             if let Some(connected) = link.get() {
                 if let Err(reason) = Receiver::open(&hub, &connected).await {
-                    tracing::info!(reason, "Redis does not deliver events, the outbox table is polled");
+                    tracing::info!(
+                        reason,
+                        "Redis does not deliver events, the outbox table is polled"
+                    );
                 }
                 hub.set_subscribed(false);
                 tokio::time::sleep(entropy::jitter(PAUSE)).await;
@@ -88,15 +107,25 @@ impl Receiver<'_> {
     /// Subscribes and delivers until something fails; answers what.
     async fn open(hub: &Hub, connected: &Connected) -> Result<(), &'static str> {
         let opened = timeout(SUBSCRIBE, connected.client.get_async_pubsub()).await;
-        let pubsub = opened.map_err(|_| "no connection in time")?.map_err(|_| "no connection")?;
+        let pubsub = opened
+            .map_err(|_| "no connection in time")?
+            .map_err(|_| "no connection")?;
         let (sink, stream) = pubsub.split();
-        let mut receiver = Receiver { hub, sink, subscribed: HashSet::new() };
+        let mut receiver = Receiver {
+            hub,
+            sink,
+            subscribed: HashSet::new(),
+        };
         let own = format!("tanka:beat:{}", Uuid::new_v4());
         timeout(SUBSCRIBE, receiver.sink.subscribe(&own))
             .await
             .map_err(|_| "no subscription in time")?
             .map_err(|_| "no subscription")?;
-        let everything: Vec<_> = hub.channels().into_iter().map(|channel| (channel, true)).collect();
+        let everything: Vec<_> = hub
+            .channels()
+            .into_iter()
+            .map(|channel| (channel, true))
+            .collect();
         receiver.adjust(everything).await?;
         hub.set_subscribed(true);
         receiver.deliver(stream, connected, &own).await
@@ -146,17 +175,28 @@ impl Receiver<'_> {
     /// its subscription took effect is looked up.
     async fn adjust(&mut self, dirty: Vec<(Channel, bool)>) -> Result<(), &'static str> {
         let (wanted, unwanted): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|(_, members)| *members);
-        let names = |channels: &[Channel]| channels.iter().map(|c| format!("{PREFIX}{c}")).collect::<Vec<_>>();
-        let new: Vec<Channel> =
-            wanted.into_iter().map(|(channel, _)| channel).filter(|c| self.subscribed.insert(*c)).collect();
+        let names = |channels: &[Channel]| {
+            channels
+                .iter()
+                .map(|c| format!("{PREFIX}{c}"))
+                .collect::<Vec<_>>()
+        };
+        let new: Vec<Channel> = wanted
+            .into_iter()
+            .map(|(channel, _)| channel)
+            .filter(|c| self.subscribed.insert(*c))
+            .collect();
         for chunk in new.chunks(CHUNK) {
             timeout(SUBSCRIBE, self.sink.subscribe(names(chunk)))
                 .await
                 .map_err(|_| "no subscription in time")?
                 .map_err(|_| "subscription failed")?;
         }
-        let old: Vec<Channel> =
-            unwanted.into_iter().map(|(channel, _)| channel).filter(|c| self.subscribed.remove(c)).collect();
+        let old: Vec<Channel> = unwanted
+            .into_iter()
+            .map(|(channel, _)| channel)
+            .filter(|c| self.subscribed.remove(c))
+            .collect();
         for chunk in old.chunks(CHUNK) {
             timeout(SUBSCRIBE, self.sink.unsubscribe(names(chunk)))
                 .await

@@ -97,26 +97,43 @@ pub enum Choice {
 pub fn choose(instances: &[Option<Candidate>], need: &Need, turn: usize) -> Choice {
     let primary = primary(instances);
     if need.primary_only {
-        return primary.map_or(Choice::Nobody, |index| Choice::Use { index, reason: Reason::Asked });
+        return primary.map_or(Choice::Nobody, |index| Choice::Use {
+            index,
+            reason: Reason::Asked,
+        });
     }
     let fresh = |candidate: &Candidate| {
         candidate.role == Role::Replica && candidate.lag.is_some_and(|lag| lag <= need.max_lag)
     };
-    let covered = |candidate: &Candidate| need.at_least.is_none_or(|wanted| candidate.position.covers(wanted));
-    if let Some(index) = least_busy(instances, turn, |candidate| fresh(candidate) && covered(candidate)) {
-        return Choice::Use { index, reason: Reason::Fresh };
+    let covered = |candidate: &Candidate| {
+        need.at_least
+            .is_none_or(|wanted| candidate.position.covers(wanted))
+    };
+    if let Some(index) = least_busy(instances, turn, |candidate| {
+        fresh(candidate) && covered(candidate)
+    }) {
+        return Choice::Use {
+            index,
+            reason: Reason::Fresh,
+        };
     }
     let someone_is_fresh = instances.iter().flatten().any(fresh);
     if someone_is_fresh && (need.patient || primary.is_none()) {
         return Choice::Wait;
     }
     if let Some(index) = primary {
-        let reason = if someone_is_fresh { Reason::Behind } else { Reason::NoReplica };
+        let reason = if someone_is_fresh {
+            Reason::Behind
+        } else {
+            Reason::NoReplica
+        };
         return Choice::Use { index, reason };
     }
     let last_resort = |candidate: &Candidate| candidate.lag.is_none() && covered(candidate);
-    least_busy(instances, turn, last_resort)
-        .map_or(Choice::Nobody, |index| Choice::Use { index, reason: Reason::Unverified })
+    least_busy(instances, turn, last_resort).map_or(Choice::Nobody, |index| Choice::Use {
+        index,
+        reason: Reason::Unverified,
+    })
 }
 
 /// The instance that accepts writes. During a failover two may say so; the later timeline is right.
@@ -149,66 +166,117 @@ mod tests {
 
     use super::*;
 
-    const NEED: Need =
-        Need { at_least: None, max_lag: Duration::from_secs(1), patient: true, primary_only: false };
+    const NEED: Need = Need {
+        at_least: None,
+        max_lag: Duration::from_secs(1),
+        patient: true,
+        primary_only: false,
+    };
 
-    fn at(role: Role, lsn: u64, lag_ms: u64) -> Option<Candidate> {
-        Some(Candidate {
+    fn at(role: Role, lsn: u64, lag_ms: u64) -> Candidate {
+        Candidate {
             role,
             position: Position { timeline: 1, lsn },
             lag: Some(Duration::from_millis(lag_ms)),
             busy: 0,
-        })
+        }
     }
 
     fn needs(lsn: u64) -> Need {
-        Need { at_least: Some(Position { timeline: 1, lsn }), ..NEED }
+        Need {
+            at_least: Some(Position { timeline: 1, lsn }),
+            ..NEED
+        }
     }
 
     #[test]
     fn fresh_replicas_take_turns() {
-        let fleet = [at(Role::Primary, 9, 0), at(Role::Replica, 9, 0), at(Role::Replica, 9, 0)];
+        let fleet = [
+            at(Role::Primary, 9, 0),
+            at(Role::Replica, 9, 0),
+            at(Role::Replica, 9, 0),
+        ]
+        .map(Some);
         let served: Vec<_> = (0..6).map(|turn| choose(&fleet, &NEED, turn)).collect();
         for index in [1, 2] {
-            assert!(served.contains(&Choice::Use { index, reason: Reason::Fresh }));
+            assert!(served.contains(&Choice::Use {
+                index,
+                reason: Reason::Fresh
+            }));
         }
     }
 
     #[test]
     fn the_less_busy_replica_is_preferred() {
-        let mut fleet = [at(Role::Replica, 9, 0), at(Role::Replica, 9, 0)];
+        let mut fleet = [at(Role::Replica, 9, 0), at(Role::Replica, 9, 0)].map(Some);
         fleet[0].as_mut().unwrap().busy = 3;
         for turn in 0..4 {
-            assert_eq!(choose(&fleet, &NEED, turn), Choice::Use { index: 1, reason: Reason::Fresh });
+            assert_eq!(
+                choose(&fleet, &NEED, turn),
+                Choice::Use {
+                    index: 1,
+                    reason: Reason::Fresh
+                }
+            );
         }
     }
 
     #[test]
     fn a_lagging_replica_serves_nothing() {
-        let fleet = [at(Role::Primary, 9, 0), at(Role::Replica, 9, 1_001)];
-        assert_eq!(choose(&fleet, &NEED, 0), Choice::Use { index: 0, reason: Reason::NoReplica });
+        let fleet = [at(Role::Primary, 9, 0), at(Role::Replica, 9, 1_001)].map(Some);
+        assert_eq!(
+            choose(&fleet, &NEED, 0),
+            Choice::Use {
+                index: 0,
+                reason: Reason::NoReplica
+            }
+        );
     }
 
     #[test]
     fn own_writes_are_waited_for_and_then_read_from_the_primary() {
-        let fleet = [at(Role::Primary, 9, 0), at(Role::Replica, 7, 0)];
+        let fleet = [at(Role::Primary, 9, 0), at(Role::Replica, 7, 0)].map(Some);
         assert_eq!(choose(&fleet, &needs(8), 0), Choice::Wait);
-        let impatient = Need { patient: false, ..needs(8) };
-        assert_eq!(choose(&fleet, &impatient, 0), Choice::Use { index: 0, reason: Reason::Behind });
-        assert_eq!(choose(&fleet, &needs(7), 0), Choice::Use { index: 1, reason: Reason::Fresh });
+        let impatient = Need {
+            patient: false,
+            ..needs(8)
+        };
+        assert_eq!(
+            choose(&fleet, &impatient, 0),
+            Choice::Use {
+                index: 0,
+                reason: Reason::Behind
+            }
+        );
+        assert_eq!(
+            choose(&fleet, &needs(7), 0),
+            Choice::Use {
+                index: 1,
+                reason: Reason::Fresh
+            }
+        );
     }
 
     #[test]
     fn without_a_primary_fresh_replicas_go_on() {
-        let fleet = [None, at(Role::Replica, 7, 0)];
-        assert_eq!(choose(&fleet, &NEED, 0), Choice::Use { index: 1, reason: Reason::Fresh });
-        let only_primary = Need { primary_only: true, ..NEED };
+        let fleet = [None, Some(at(Role::Replica, 7, 0))];
+        assert_eq!(
+            choose(&fleet, &NEED, 0),
+            Choice::Use {
+                index: 1,
+                reason: Reason::Fresh
+            }
+        );
+        let only_primary = Need {
+            primary_only: true,
+            ..NEED
+        };
         assert_eq!(choose(&fleet, &only_primary, 0), Choice::Nobody);
     }
 
     #[test]
     fn of_two_primaries_the_later_timeline_is_right() {
-        let mut fleet = [at(Role::Primary, 900, 0), at(Role::Primary, 9, 0)];
+        let mut fleet = [at(Role::Primary, 900, 0), at(Role::Primary, 9, 0)].map(Some);
         fleet[1].as_mut().unwrap().position.timeline = 2;
         assert_eq!(primary(&fleet), Some(1));
     }

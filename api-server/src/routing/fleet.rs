@@ -5,12 +5,13 @@ mod run;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crds::config::Config;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +57,9 @@ struct Inner {
 
 impl fmt::Debug for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("instances", &self.0.instances.load().len()).finish_non_exhaustive()
+        f.debug_struct("Fleet")
+            .field("instances", &self.0.instances.load().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,12 +123,17 @@ impl Fleet {
         }
         let mut probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = |instance: &Arc<Instance>| new.iter().any(|other| Arc::ptr_eq(instance, other));
-        for (instance, stop) in probes.extract_if(|_, (instance, _)| !kept(instance)).map(|(_, probe)| probe) {
+        for (instance, stop) in probes
+            .extract_if(|_, (instance, _)| !kept(instance))
+            .map(|(_, probe)| probe)
+        {
             stop.cancel();
             // Closing waits for connections in use; nobody waits for closing.
             tokio::spawn(async move { instance.pool.close().await });
         }
         for instance in &new {
+            // A counter that begins at zero shows its first increase.
+            self.ejections(instance);
             probes.entry(instance.name.clone()).or_insert_with(|| {
                 let stop = self.0.stop.child_token();
                 tokio::spawn(probe::run(self.clone(), instance.clone(), stop.clone()));
@@ -145,23 +153,37 @@ impl Fleet {
             self.sample(seen);
         }
         let before = instance.observe(observation);
-        let role = |o: Option<Observation>| o.map(|o| o.role);
-        if role(before) != role(observation) {
-            match observation {
-                Some(seen) => tracing::info!(
-                    instance.name = %instance.name, role = seen.role.as_str(), position = %seen.position,
-                    "PostgreSQL instance is available"
-                ),
-                None => self.count_ejection(instance),
-            }
-        }
+        self.note_service();
         self.0.changed.send_replace(());
         before.is_some() && observation.is_none()
     }
 
-    fn count_ejection(&self, instance: &Instance) {
-        let labels = InstanceLabels { instance: instance.name.clone() };
-        self.0.metrics.ejections.get_or_create(&labels).inc();
+    /// Counts and logs instances that began or ceased to serve.
+    fn note_service(&self) {
+        let instances = self.0.instances.load_full();
+        let most = Self::max_lag(&self.0.live.get());
+        for (instance, candidate) in instances.iter().zip(self.candidates(&instances, Instant::now())) {
+            let serves =
+                candidate.filter(|c| c.role == Role::Primary || c.lag.is_some_and(|lag| lag <= most));
+            if instance.in_service.swap(serves.is_some(), Ordering::Relaxed) == serves.is_some() {
+                continue;
+            }
+            if let Some(Candidate { role, position, .. }) = serves {
+                tracing::info!(instance.name = %instance.name, role = role.as_str(), %position,
+                    "PostgreSQL instance serves");
+            } else {
+                self.ejections(instance).inc();
+                tracing::warn!(instance.name = %instance.name, answers = candidate.is_some(),
+                    "PostgreSQL instance was taken out of service");
+            }
+        }
+    }
+
+    fn ejections(&self, instance: &Instance) -> Counter {
+        let labels = InstanceLabels {
+            instance: instance.name.clone(),
+        };
+        self.0.metrics.ejections.get_or_create_owned(&labels)
     }
 
     fn sample(&self, seen: Observation) {
@@ -185,12 +207,21 @@ impl Fleet {
         let has_primary = seen.iter().flatten().any(|o| o.role == Role::Primary);
         let samples = self.0.samples.lock().unwrap_or_else(PoisonError::into_inner);
         // Without a primary nothing new is written, so nobody becomes older.
-        let now = if has_primary { now } else { samples.back().map_or(now, |(at, _)| *at) };
+        let now = if has_primary {
+            now
+        } else {
+            samples.back().map_or(now, |(at, _)| *at)
+        };
         seen.into_iter()
             .zip(instances)
             .map(|(observation, instance)| {
                 let Observation { role, position, .. } = observation?;
-                Some(Candidate { role, position, lag: age(&samples, position, now), busy: instance.busy() })
+                Some(Candidate {
+                    role,
+                    position,
+                    lag: age(&samples, position, now),
+                    busy: instance.busy(),
+                })
             })
             .collect()
     }
@@ -202,7 +233,10 @@ impl Fleet {
         instances
             .iter()
             .zip(candidates)
-            .map(|(instance, candidate)| InstanceReport { name: instance.name.clone(), candidate })
+            .map(|(instance, candidate)| InstanceReport {
+                name: instance.name.clone(),
+                candidate,
+            })
             .collect()
     }
 
@@ -217,20 +251,37 @@ impl Fleet {
     pub fn measure(&self) {
         let metrics = &self.0.metrics;
         for report in self.report() {
-            let labels = InstanceLabels { instance: report.name };
+            let labels = InstanceLabels {
+                instance: report.name,
+            };
             let role = report.candidate.map(|c| c.role);
             metrics.up.get_or_create(&labels).set(i64::from(role.is_some()));
-            metrics.primary.get_or_create(&labels).set(i64::from(role == Some(Role::Primary)));
-            if let Some(Candidate { role: Role::Replica, lag: Some(lag), .. }) = report.candidate {
+            metrics
+                .primary
+                .get_or_create(&labels)
+                .set(i64::from(role == Some(Role::Primary)));
+            if let Some(Candidate {
+                role: Role::Replica,
+                lag: Some(lag),
+                ..
+            }) = report.candidate
+            {
                 metrics.lag.get_or_create(&labels).set(lag.as_secs_f64());
             }
         }
         for instance in self.0.instances.load().iter() {
             let idle = i64::try_from(instance.pool.num_idle()).unwrap_or(i64::MAX);
             let size = i64::from(instance.pool.size());
-            let states = [("idle", idle), ("used", size - idle), ("max", i64::from(instance.connections()))];
+            let states = [
+                ("idle", idle),
+                ("used", size - idle),
+                ("max", i64::from(instance.connections())),
+            ];
             for (state, value) in states {
-                let labels = PoolLabels { pool: instance.name.clone(), state };
+                let labels = PoolLabels {
+                    pool: instance.name.clone(),
+                    state,
+                };
                 metrics.pool.get_or_create(&labels).set(value);
             }
         }
@@ -246,7 +297,10 @@ impl Fleet {
 
 /// Upper bound of the age of an instance at `position`: when the primary was last seen at a position that it has.
 fn age(samples: &VecDeque<(Instant, Position)>, position: Position, now: Instant) -> Option<Duration> {
-    let (at, _) = samples.iter().rev().find(|(_, sample)| position.covers(*sample))?;
+    let (at, _) = samples
+        .iter()
+        .rev()
+        .find(|(_, sample)| position.covers(*sample))?;
     Some(now.saturating_duration_since(*at))
 }
 
@@ -262,10 +316,20 @@ mod tests {
     fn age_counts_from_the_last_position_that_a_replica_has() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let samples: VecDeque<_> =
-            [(at(0), position(1, 10)), (at(100), position(1, 20)), (at(200), position(1, 30))].into();
-        assert_eq!(age(&samples, position(1, 30), at(250)), Some(Duration::from_millis(50)));
-        assert_eq!(age(&samples, position(1, 29), at(250)), Some(Duration::from_millis(150)));
+        let samples: VecDeque<_> = [
+            (at(0), position(1, 10)),
+            (at(100), position(1, 20)),
+            (at(200), position(1, 30)),
+        ]
+        .into();
+        assert_eq!(
+            age(&samples, position(1, 30), at(250)),
+            Some(Duration::from_millis(50))
+        );
+        assert_eq!(
+            age(&samples, position(1, 29), at(250)),
+            Some(Duration::from_millis(150))
+        );
         assert_eq!(age(&samples, position(1, 9), at(250)), None);
         assert_eq!(age(&samples, position(2, 9), at(250)), None);
     }

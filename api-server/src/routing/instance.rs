@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub struct Instance {
     pub(super) waiters: AtomicU32,
     /// Wakes its probe.
     pub(super) wake: Notify,
+    /// Whether it served at the last look, so that leaving service is counted once.
+    pub(super) in_service: AtomicBool,
     observation: Mutex<Option<Observation>>,
     settings: Settings,
 }
@@ -104,8 +106,8 @@ impl Instance {
             .max_connections(connections)
             .min_connections(1)
             .acquire_timeout(settings.acquire_timeout)
-            .max_lifetime(Duration::from_secs(1_800))
-            .idle_timeout(Duration::from_secs(600))
+            .max_lifetime(Duration::from_mins(30))
+            .idle_timeout(Duration::from_mins(10))
             // A ping before every use is a round trip; broken connections are noticed by probes and retries.
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
@@ -116,6 +118,7 @@ impl Instance {
             busy: AtomicU32::new(0),
             waiters: AtomicU32::new(0),
             wake: Notify::new(),
+            in_service: AtomicBool::new(false),
             observation: Mutex::new(None),
             settings,
         }))
@@ -148,7 +151,9 @@ impl Instance {
 pub fn shares(pool_size: u32, instances: usize) -> Vec<u32> {
     let count = u32::try_from(instances).unwrap_or(u32::MAX).max(1);
     let rest = pool_size.saturating_sub(count);
-    (0..count).map(|index| (rest / count + u32::from(index < rest % count)).max(1)).collect()
+    (0..count)
+        .map(|index| (rest / count + u32::from(index < rest % count)).max(1))
+        .collect()
 }
 
 fn connect_options(
@@ -164,8 +169,10 @@ fn connect_options(
     };
     let (options, secret) = if let Some(path) = &address.url_file {
         let url = read(path)?;
-        let options = PgConnectOptions::from_str(url.trim())
-            .map_err(|_| InstanceError::Url { name: address.name.clone(), path: path.clone() })?;
+        let options = PgConnectOptions::from_str(url.trim()).map_err(|_| InstanceError::Url {
+            name: address.name.clone(),
+            path: path.clone(),
+        })?;
         (options, Some(url))
     } else {
         let database = &config.database;
@@ -177,7 +184,10 @@ fn connect_options(
         match &database.password_file {
             Some(path) => {
                 let password = read(path)?;
-                (options.password(password.trim_end_matches(['\r', '\n'])), Some(password))
+                (
+                    options.password(password.trim_end_matches(['\r', '\n'])),
+                    Some(password),
+                )
             }
             None => (options, None),
         }

@@ -110,7 +110,9 @@ impl WriteHandle<'_> {
         kind: EventKind,
         body: &impl Serialize,
     ) -> Result<(), StoreError> {
-        let tenant = self.tenant.ok_or_else(|| StoreError::Corrupt("event without a tenant".to_owned()))?;
+        let tenant = self
+            .tenant
+            .ok_or_else(|| StoreError::Corrupt("event without a tenant".to_owned()))?;
         let body = serde_json::to_string(body)?;
         let event = outbox::append(self.connection, tenant, channel, kind, body).await?;
         self.events.push(event);
@@ -124,10 +126,7 @@ pub trait Read: Sync {
     type Output: Send;
 
     /// Reads; may run more than once.
-    fn run(
-        &self,
-        on: &mut ReadHandle<'_>,
-    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+    fn run(&self, on: &mut ReadHandle<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }
 
 /// Something that changes rows.
@@ -136,8 +135,5 @@ pub trait Write: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Writes within one transaction; may run more than once, each time in a new one.
-    fn run(
-        &self,
-        on: &mut WriteHandle<'_>,
-    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+    fn run(&self, on: &mut WriteHandle<'_>) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }

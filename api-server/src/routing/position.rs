@@ -24,7 +24,13 @@ impl Position {
     /// future and make every read go to the primary.
     pub fn to_token(self, keys: &Keys) -> String {
         let message = self.to_bytes();
-        message.into_iter().chain(keys.sign_position(&message)).map(|byte| format!("{byte:02x}")).collect()
+        let mut token = String::with_capacity(2 * (message.len() + SIGNATURE_LEN));
+        for byte in message.into_iter().chain(keys.sign_position(&message)) {
+            token.extend(
+                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+            );
+        }
+        token
     }
 
     /// Reads a token of ours.
@@ -51,7 +57,13 @@ impl Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{:X}/{:X}", self.timeline, self.lsn >> 32, self.lsn & 0xFFFF_FFFF)
+        write!(
+            f,
+            "{}:{:X}/{:X}",
+            self.timeline,
+            self.lsn >> 32,
+            self.lsn & 0xFFFF_FFFF
+        )
     }
 }
 
@@ -101,9 +113,24 @@ mod tests {
 
     #[test]
     fn a_write_of_a_later_timeline_is_not_covered_by_an_earlier_one() {
-        let needed = Position { timeline: 2, lsn: 100 };
-        assert!(!Position { timeline: 1, lsn: 900 }.covers(needed));
+        let needed = Position {
+            timeline: 2,
+            lsn: 100,
+        };
+        assert!(
+            !Position {
+                timeline: 1,
+                lsn: 900
+            }
+            .covers(needed)
+        );
         assert!(!Position { timeline: 3, lsn: 99 }.covers(needed));
-        assert!(Position { timeline: 3, lsn: 100 }.covers(needed));
+        assert!(
+            Position {
+                timeline: 3,
+                lsn: 100
+            }
+            .covers(needed)
+        );
     }
 }

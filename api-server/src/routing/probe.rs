@@ -93,7 +93,10 @@ async fn probe(connection: &mut PgConnection) -> Result<(Observation, bool), sql
     .await?;
     let observation = Observation {
         role: if row.replica { Role::Replica } else { Role::Primary },
-        position: Position { timeline: row.timeline.unsigned_abs(), lsn: row.lsn.unsigned_abs() },
+        position: Position {
+            timeline: row.timeline.unsigned_abs(),
+            lsn: row.lsn.unsigned_abs(),
+        },
         at,
     };
     Ok((observation, row.due))

@@ -35,7 +35,11 @@ impl Lease {
     pub(super) async fn take(instance: &Arc<Instance>) -> Result<Self, sqlx::Error> {
         // Counted before it waits, so that others choose a less busy instance meanwhile.
         instance.busy.fetch_add(1, Ordering::Relaxed);
-        let mut lease = Self { connection: None, instance: instance.clone(), clean: true };
+        let mut lease = Self {
+            connection: None,
+            instance: instance.clone(),
+            clean: true,
+        };
         lease.connection = Some(instance.pool.acquire().await?);
         Ok(lease)
     }
@@ -55,7 +59,9 @@ impl Lease {
             // The text of a UUID holds only hexadecimal digits and hyphens, so it may stand in a statement.
             (Some(tenant), _) => format!("BEGIN {mode}; SET LOCAL tanka.tenant_id = '{tenant}'"),
         };
-        self.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
+        self.connection()?
+            .execute(sqlx::raw_sql(AssertSqlSafe(statement)))
+            .await?;
         Ok(())
     }
 
@@ -64,7 +70,10 @@ impl Lease {
         let row = sqlx::raw_sql(COMMIT).fetch_one(self.connection()?).await?;
         self.clean = true;
         let (lsn, timeline) = (row.try_get::<i64, _>("lsn")?, row.try_get::<i32, _>("timeline")?);
-        Ok(Position { timeline: timeline.unsigned_abs(), lsn: lsn.unsigned_abs() })
+        Ok(Position {
+            timeline: timeline.unsigned_abs(),
+            lsn: lsn.unsigned_abs(),
+        })
     }
 
     /// Ends a transaction without effect. The caller does not wait for it: its answer is complete.

@@ -87,9 +87,13 @@ impl Write for SignUp {
     type Output = User;
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<User, StoreError> {
-        sqlx::query!("INSERT INTO tenants (id, name) VALUES ($1, $2)", self.tenant_id, self.tenant_name.as_str())
-            .execute(&mut *on.connection)
-            .await?;
+        sqlx::query!(
+            "INSERT INTO tenants (id, name) VALUES ($1, $2)",
+            self.tenant_id,
+            self.tenant_name.as_str()
+        )
+        .execute(&mut *on.connection)
+        .await?;
         let made = sqlx::query!(
             r#"INSERT INTO users (id, tenant_id, email, name, password_hash, role)
                VALUES ($1, $2, $3, $4, $5, $6)
@@ -137,7 +141,10 @@ impl Read for FindUser {
             tenant_id: row.tenant_id,
             email: row.email,
             name: row.name,
-            role: row.role.parse().map_err(|error| StoreError::Corrupt(format!("{error}")))?,
+            role: row
+                .role
+                .parse()
+                .map_err(|error| StoreError::Corrupt(format!("{error}")))?,
             created_at: row.created_at.to_jiff(),
         })
     }

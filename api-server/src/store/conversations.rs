@@ -80,8 +80,14 @@ impl Read for ListConversations {
                 active_at: row.active_at.to_jiff(),
             })
             .collect();
-        let page = Page::cut(rows, self.page, |row: &Listed| Cursor { at: row.active_at, id: row.conversation.id });
-        Ok(Page { items: page.items.into_iter().map(|row| row.conversation).collect(), next: page.next })
+        let page = Page::cut(rows, self.page, |row: &Listed| Cursor {
+            at: row.active_at,
+            id: row.conversation.id,
+        });
+        Ok(Page {
+            items: page.items.into_iter().map(|row| row.conversation).collect(),
+            next: page.next,
+        })
     }
 }
 
@@ -157,7 +163,12 @@ impl Write for CreateConversation {
             last_message_content: None,
             last_message_at: None,
         };
-        on.emit(Channel::User(self.user_id), EventKind::ConversationCreated, &conversation).await?;
+        on.emit(
+            Channel::User(self.user_id),
+            EventKind::ConversationCreated,
+            &conversation,
+        )
+        .await?;
         Ok(conversation)
     }
 }
@@ -188,9 +199,21 @@ impl Write for RenameConversation {
         if changed.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        let find = FindConversation { user_id: self.user_id, id: self.id };
-        let conversation = find.run(&mut ReadHandle { connection: &mut *on.connection }).await?;
-        on.emit(Channel::User(self.user_id), EventKind::ConversationUpdated, &conversation).await?;
+        let find = FindConversation {
+            user_id: self.user_id,
+            id: self.id,
+        };
+        let conversation = find
+            .run(&mut ReadHandle {
+                connection: &mut *on.connection,
+            })
+            .await?;
+        on.emit(
+            Channel::User(self.user_id),
+            EventKind::ConversationUpdated,
+            &conversation,
+        )
+        .await?;
         Ok(conversation)
     }
 }
@@ -224,6 +247,11 @@ impl Write for DeleteConversation {
         if changed.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        on.emit(Channel::User(self.user_id), EventKind::ConversationDeleted, &Deleted { id: self.id }).await
+        on.emit(
+            Channel::User(self.user_id),
+            EventKind::ConversationDeleted,
+            &Deleted { id: self.id },
+        )
+        .await
     }
 }

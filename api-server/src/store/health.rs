@@ -44,9 +44,10 @@ impl Read for SchemaVersion {
 
     async fn run(&self, on: &mut ReadHandle<'_>) -> Result<i64, StoreError> {
         // Not a checked macro: the table belongs to the migration tool, which makes it when it first runs.
-        let version: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&mut *on.connection)
-            .await?;
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&mut *on.connection)
+                .await?;
         version.ok_or(StoreError::Missing)
     }
 }

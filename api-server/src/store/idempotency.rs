@@ -42,15 +42,13 @@ pub async fn claim(on: &mut WriteHandle<'_>, request: &Idempotency) -> Result<Cl
     if kept.fingerprint != request.fingerprint {
         return Err(StoreError::KeyReused);
     }
-    kept.response.map(Claim::Answered).ok_or_else(|| StoreError::Corrupt("key without an answer".to_owned()))
+    kept.response
+        .map(Claim::Answered)
+        .ok_or_else(|| StoreError::Corrupt("key without an answer".to_owned()))
 }
 
 /// Keeps the answer.
-pub async fn keep(
-    on: &mut WriteHandle<'_>,
-    request: &Idempotency,
-    response: &str,
-) -> Result<(), StoreError> {
+pub async fn keep(on: &mut WriteHandle<'_>, request: &Idempotency, response: &str) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE idempotency_keys SET response = $4 WHERE tenant_id = $1 AND user_id = $2 AND key = $3",
         on.tenant,

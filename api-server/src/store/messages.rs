@@ -75,7 +75,10 @@ impl Read for ListMessages {
                 })
             })
             .collect();
-        Ok(Page::cut(messages, self.page, |message: &Message| Cursor { at: message.created_at, id: message.id }))
+        Ok(Page::cut(messages, self.page, |message: &Message| Cursor {
+            at: message.created_at,
+            id: message.id,
+        }))
     }
 }
 
@@ -120,7 +123,8 @@ impl Write for CreateMessage {
             content: self.content.as_str().to_owned(),
             created_at: row.created_at.to_jiff(),
         };
-        on.emit(Channel::User(self.user_id), EventKind::MessageCreated, &message).await?;
+        on.emit(Channel::User(self.user_id), EventKind::MessageCreated, &message)
+            .await?;
         Ok(message)
     }
 }

@@ -77,7 +77,11 @@ impl Read for Heads {
         Ok(rows
             .into_iter()
             .filter_map(|row| {
-                Some(Head { channel: Channel::parse(&row.name)?, epoch: row.epoch, position: row.position })
+                Some(Head {
+                    channel: Channel::parse(&row.name)?,
+                    epoch: row.epoch,
+                    position: row.position,
+                })
             })
             .collect())
     }

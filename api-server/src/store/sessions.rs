@@ -67,9 +67,13 @@ impl Write for LogIn {
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<(), StoreError> {
         if let Some(hash) = &self.rehashed {
-            sqlx::query!("UPDATE users SET password_hash = $2 WHERE id = $1", self.session.user_id, hash)
-                .execute(&mut *on.connection)
-                .await?;
+            sqlx::query!(
+                "UPDATE users SET password_hash = $2 WHERE id = $1",
+                self.session.user_id,
+                hash
+            )
+            .execute(&mut *on.connection)
+            .await?;
         }
         self.session.insert(on).await
     }
@@ -133,7 +137,10 @@ impl Row {
             session_id: self.session_id,
             user_id: self.user_id,
             tenant_id: self.tenant_id,
-            role: self.role.parse::<Role>().map_err(|error: UnknownRole| StoreError::Corrupt(error.to_string()))?,
+            role: self
+                .role
+                .parse::<Role>()
+                .map_err(|error: UnknownRole| StoreError::Corrupt(error.to_string()))?,
             expires_at: self.expires_at.to_jiff(),
         })
     }
@@ -304,7 +311,12 @@ async fn revoke(on: &mut WriteHandle<'_>, session_id: Uuid, user_id: Uuid) -> Re
     .execute(&mut *on.connection)
     .await?;
     if ended.rows_affected() == 1 {
-        on.emit(Channel::User(user_id), EventKind::SessionRevoked, &SessionRevoked { session_id }).await?;
+        on.emit(
+            Channel::User(user_id),
+            EventKind::SessionRevoked,
+            &SessionRevoked { session_id },
+        )
+        .await?;
     }
     Ok(())
 }

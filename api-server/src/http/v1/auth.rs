@@ -121,7 +121,11 @@ impl Minted {
             refresh: refresh.hash(app.keys()),
             refresh_ttl: auth.refresh_token_ttl.get(),
         };
-        Self { access, refresh, pair }
+        Self {
+            access,
+            refresh,
+            pair,
+        }
     }
 
     fn answer(&self) -> Tokens {
@@ -161,15 +165,37 @@ async fn signup(
     let password_hash = app.hashing().hash(password.secret().clone()).await?;
     let minted = Minted::new(&app);
     let (tenant_id, user_id) = (entropy::id(), entropy::id());
-    let session = NewSession { id: entropy::id(), user_id, tokens: minted.pair };
-    let signup = SignUp { tenant_id, tenant_name, user_id, email, name, password_hash, session };
-    let scope = Scope { tenant: Some(tenant_id), ..scope };
-    let written = app.database().write(scope, signup).await.map_err(|error| match error {
-        StoreError::Taken(_) => ApiError::Conflict("An account with this address exists already."),
-        other => other.into(),
-    })?;
+    let session = NewSession {
+        id: entropy::id(),
+        user_id,
+        tokens: minted.pair,
+    };
+    let signup = SignUp {
+        tenant_id,
+        tenant_name,
+        user_id,
+        email,
+        name,
+        password_hash,
+        session,
+    };
+    let scope = Scope {
+        tenant: Some(tenant_id),
+        ..scope
+    };
+    let written = app
+        .database()
+        .write(scope, signup)
+        .await
+        .map_err(|error| match error {
+            StoreError::Taken(_) => ApiError::Conflict("An account with this address exists already."),
+            other => other.into(),
+        })?;
     let answer = Answer::written(&app, StatusCode::CREATED, written);
-    Ok(answer.map(|user| SignupAnswer { user, tokens: minted.answer() }))
+    Ok(answer.map(|user| SignupAnswer {
+        user,
+        tokens: minted.answer(),
+    }))
 }
 
 /// Begins a session.
@@ -190,13 +216,22 @@ async fn login(
     };
     let stored = found.as_ref().map(|account| account.password_hash.clone());
     let verdict = app.hashing().verify(body.value.password, stored).await?;
-    let (Verdict::Right { rehashed }, Some(account)) = (verdict, found) else { return Err(REFUSED) };
+    let (Verdict::Right { rehashed }, Some(account)) = (verdict, found) else {
+        return Err(REFUSED);
+    };
     if !account.is_active {
         return Err(REFUSED);
     }
     let minted = Minted::new(&app);
-    let session = NewSession { id: entropy::id(), user_id: account.user_id, tokens: minted.pair };
-    let scope = Scope { tenant: Some(account.tenant_id), ..scope };
+    let session = NewSession {
+        id: entropy::id(),
+        user_id: account.user_id,
+        tokens: minted.pair,
+    };
+    let scope = Scope {
+        tenant: Some(account.tenant_id),
+        ..scope
+    };
     let written = app.database().write(scope, LogIn { session, rehashed }).await?;
     Ok(Answer::written(&app, StatusCode::OK, written).map(|()| minted.answer()))
 }
@@ -212,7 +247,16 @@ async fn find_credentials(
     if found.is_some() {
         return Ok(found);
     }
-    let (found, _) = app.database().read(&Scope { primary_only: true, ..scope }, &find).await?;
+    let (found, _) = app
+        .database()
+        .read(
+            &Scope {
+                primary_only: true,
+                ..scope
+            },
+            &find,
+        )
+        .await?;
     Ok(found)
 }
 
@@ -222,7 +266,11 @@ async fn find_credentials(
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn me(State(app): State<App>, caller: Caller) -> Result<Answer<User>, ApiError> {
-    Ok(Answer::read(app.database().read(&caller.scope, &FindUser(caller.person.user_id)).await?))
+    Ok(Answer::read(
+        app.database()
+            .read(&caller.scope, &FindUser(caller.person.user_id))
+            .await?,
+    ))
 }
 
 /// Exchanges a refresh token for new tokens. A token that comes back after it was exchanged ends its session.
@@ -240,17 +288,30 @@ async fn refresh(
     let token = Token::parse(Kind::Refresh, body.value.refresh_token.expose_secret()).ok_or(REFUSED)?;
     let presented = token.hash(app.keys());
     // The primary decides: a replica may not know yet that the token was exchanged.
-    let primary = Scope { primary_only: true, ..scope };
+    let primary = Scope {
+        primary_only: true,
+        ..scope
+    };
     let (owner, _) = app.database().read(&primary, &FindRefresh(presented)).await?;
     let owner = owner.ok_or(REFUSED)?;
     let minted = Minted::new(&app);
-    let scope = Scope { tenant: Some(owner.tenant_id), ..scope };
-    let written: Written<Refreshed> =
-        app.database().write(scope, Refresh { owner, presented, tokens: minted.pair }).await?;
+    let scope = Scope {
+        tenant: Some(owner.tenant_id),
+        ..scope
+    };
+    let written: Written<Refreshed> = app
+        .database()
+        .write(
+            scope,
+            Refresh {
+                owner,
+                presented,
+                tokens: minted.pair,
+            },
+        )
+        .await?;
     match written.output {
-        Refreshed::Exchanged => {
-            Ok(Answer::written(&app, StatusCode::OK, written).map(|_| minted.answer()))
-        }
+        Refreshed::Exchanged => Ok(Answer::written(&app, StatusCode::OK, written).map(|_| minted.answer())),
         Refreshed::Reused => {
             tracing::warn!(session.id = %owner.session_id, "refresh token came back after its exchange, session was ended");
             Err(REFUSED)
@@ -266,7 +327,10 @@ async fn refresh(
 ))]
 async fn logout(State(app): State<App>, caller: Caller) -> Result<Answer<()>, ApiError> {
     let person = &caller.person;
-    let end = LogOut { session_id: person.session_id, user_id: person.user_id };
+    let end = LogOut {
+        session_id: person.session_id,
+        user_id: person.user_id,
+    };
     let written = app.database().write(caller.scope, end).await?;
     Ok(Answer::written(&app, StatusCode::NO_CONTENT, written).empty())
 }
@@ -279,8 +343,15 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<Answer<()>, Ap
 async fn ws_ticket(State(app): State<App>, caller: Caller) -> Result<Answer<Ticket>, ApiError> {
     let ticket = Token::new(Kind::Ticket, entropy::bytes());
     let session_id: Uuid = caller.person.session_id;
-    let make = MakeTicket { session_id, hash: ticket.hash(app.keys()), ttl: TICKET_TTL };
+    let make = MakeTicket {
+        session_id,
+        hash: ticket.hash(app.keys()),
+        ttl: TICKET_TTL,
+    };
     let written = app.database().write(caller.scope, make).await?;
     let answer = Answer::written(&app, StatusCode::CREATED, written);
-    Ok(answer.map(|()| Ticket { ticket: ticket.reveal().to_owned(), expires_in: TICKET_TTL.as_secs() }))
+    Ok(answer.map(|()| Ticket {
+        ticket: ticket.reveal().to_owned(),
+        expires_in: TICKET_TTL.as_secs(),
+    }))
 }

@@ -20,7 +20,9 @@ use crate::store::conversations::{
 
 /// Routes of this file.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(find, rename, delete))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(find, rename, delete))
 }
 
 /// A conversation to begin, or its new title.
@@ -41,7 +43,10 @@ async fn list(
     caller: Caller,
     Paging(page): Paging,
 ) -> Result<Answer<List<Conversation>>, ApiError> {
-    let list = ListConversations { user_id: caller.person.user_id, page };
+    let list = ListConversations {
+        user_id: caller.person.user_id,
+        page,
+    };
     Ok(Answer::read(app.database().read(&caller.scope, &list).await?).map(List::from))
 }
 
@@ -61,7 +66,11 @@ async fn create(
 ) -> Result<Answer<Conversation>, ApiError> {
     let title = Title::parse(&body.value.title).map_err(|problem| ApiError::field("title", problem))?;
     let key = key.of(&caller, &body);
-    let create = CreateConversation { id: entropy::id(), user_id: caller.person.user_id, title };
+    let create = CreateConversation {
+        id: entropy::id(),
+        user_id: caller.person.user_id,
+        title,
+    };
     let written = app.database().write_once(caller.scope, create, key).await?;
     let address = format!("/api/v1/conversations/{}", written.output.id);
     Ok(Answer::written(&app, StatusCode::CREATED, written).located(address))
@@ -75,7 +84,10 @@ async fn create(
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn find(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Answer<Conversation>, ApiError> {
-    let find = FindConversation { user_id: caller.person.user_id, id };
+    let find = FindConversation {
+        user_id: caller.person.user_id,
+        id,
+    };
     Ok(Answer::read(app.database().read(&caller.scope, &find).await?))
 }
 
@@ -94,7 +106,11 @@ async fn rename(
     body: Body<ConversationRequest>,
 ) -> Result<Answer<Conversation>, ApiError> {
     let title = Title::parse(&body.value.title).map_err(|problem| ApiError::field("title", problem))?;
-    let rename = RenameConversation { user_id: caller.person.user_id, id, title };
+    let rename = RenameConversation {
+        user_id: caller.person.user_id,
+        id,
+        title,
+    };
     let written = app.database().write(caller.scope, rename).await?;
     Ok(Answer::written(&app, StatusCode::OK, written))
 }
@@ -107,7 +123,10 @@ async fn rename(
     (status = 404, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn delete(State(app): State<App>, Writer(caller): Writer, Id(id): Id) -> Result<Answer<()>, ApiError> {
-    let delete = DeleteConversation { user_id: caller.person.user_id, id };
+    let delete = DeleteConversation {
+        user_id: caller.person.user_id,
+        id,
+    };
     let written = app.database().write(caller.scope, delete).await?;
     Ok(Answer::written(&app, StatusCode::NO_CONTENT, written).empty())
 }

@@ -41,7 +41,11 @@ async fn list(
     Id(conversation_id): Id,
     Paging(page): Paging,
 ) -> Result<Answer<List<Message>>, ApiError> {
-    let list = ListMessages { user_id: caller.person.user_id, conversation_id, page };
+    let list = ListMessages {
+        user_id: caller.person.user_id,
+        conversation_id,
+        page,
+    };
     Ok(Answer::read(app.database().read(&caller.scope, &list).await?).map(List::from))
 }
 
@@ -63,9 +67,19 @@ async fn create(
     key: Key,
     body: Body<MessageRequest>,
 ) -> Result<Answer<Message>, ApiError> {
-    let content = Content::parse(&body.value.content).map_err(|problem| ApiError::field("content", problem))?;
+    let content =
+        Content::parse(&body.value.content).map_err(|problem| ApiError::field("content", problem))?;
     let key = key.of(&caller, &body);
     let user_id = caller.person.user_id;
-    let create = CreateMessage { id: entropy::id(), user_id, conversation_id, content };
-    Ok(Answer::written(&app, StatusCode::CREATED, app.database().write_once(caller.scope, create, key).await?))
+    let create = CreateMessage {
+        id: entropy::id(),
+        user_id,
+        conversation_id,
+        content,
+    };
+    Ok(Answer::written(
+        &app,
+        StatusCode::CREATED,
+        app.database().write_once(caller.scope, create, key).await?,
+    ))
 }

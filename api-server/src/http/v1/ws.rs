@@ -67,16 +67,32 @@ pub async fn connect(
 
 impl Authenticate for App {
     async fn authenticate(&self, proof: Proof, deadline: Instant) -> Result<Option<Principal>, Close> {
-        let scope = Scope { tenant: None, deadline, at_least: None, primary_only: false };
+        let scope = Scope {
+            tenant: None,
+            deadline,
+            at_least: None,
+            primary_only: false,
+        };
         match proof {
             Proof::Token(text) => {
-                let Some(token) = Token::parse(Kind::Access, &text) else { return Ok(None) };
-                find_session(self, &token, scope).await.map_err(|_| Close::Unavailable)
+                let Some(token) = Token::parse(Kind::Access, &text) else {
+                    return Ok(None);
+                };
+                find_session(self, &token, scope)
+                    .await
+                    .map_err(|_| Close::Unavailable)
             }
             Proof::Ticket(text) => {
-                let Some(ticket) = Token::parse(Kind::Ticket, &text) else { return Ok(None) };
-                let taken = self.database().write(scope, TakeTicket(ticket.hash(self.keys()))).await;
-                taken.map(|written| written.output).map_err(|_| Close::Unavailable)
+                let Some(ticket) = Token::parse(Kind::Ticket, &text) else {
+                    return Ok(None);
+                };
+                let taken = self
+                    .database()
+                    .write(scope, TakeTicket(ticket.hash(self.keys())))
+                    .await;
+                taken
+                    .map(|written| written.output)
+                    .map_err(|_| Close::Unavailable)
             }
         }
     }
@@ -85,12 +101,17 @@ impl Authenticate for App {
 /// Browsers send the origin of the page; other clients send none. Without a list, the page must come from this host.
 fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(origin) = text(header::ORIGIN) else { return true };
+    let Some(origin) = text(header::ORIGIN) else {
+        return true;
+    };
     if allowed.iter().any(|allowed| allowed == origin) {
         return true;
     }
     allowed.is_empty()
-        && origin.split_once("://").map(|(_, host)| host).is_some_and(|host| Some(host) == text(header::HOST))
+        && origin
+            .split_once("://")
+            .map(|(_, host)| host)
+            .is_some_and(|host| Some(host) == text(header::HOST))
 }
 
 #[cfg(test)]

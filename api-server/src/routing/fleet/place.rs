@@ -61,11 +61,19 @@ impl Fleet {
             let wait_until = match choose(&candidates, &need, self.0.turn.fetch_add(1, Ordering::Relaxed)) {
                 Choice::Use { index, reason } => {
                     let role = candidates[index].map_or(Role::Primary, |candidate| candidate.role);
-                    return Ok(Place { instance: instances[index].clone(), role, reason });
+                    return Ok(Place {
+                        instance: instances[index].clone(),
+                        role,
+                        reason,
+                    });
                 }
                 Choice::Wait => {
                     hurry.get_or_insert_with(|| Hurry::new(instances.clone()));
-                    if need.patient { patience.min(scope.deadline) } else { scope.deadline }
+                    if need.patient {
+                        patience.min(scope.deadline)
+                    } else {
+                        scope.deadline
+                    }
                 }
                 Choice::Nobody => scope.deadline,
             };
@@ -108,7 +116,11 @@ impl Fleet {
         let instances = self.0.instances.load_full();
         let candidates = self.candidates(&instances, Instant::now());
         let index = crate::routing::choose::primary(&candidates)?;
-        Some(Place { instance: instances[index].clone(), role: Role::Primary, reason: Reason::Asked })
+        Some(Place {
+            instance: instances[index].clone(),
+            role: Role::Primary,
+            reason: Reason::Asked,
+        })
     }
 
     /// Ends when an instance has become unavailable.

@@ -41,7 +41,10 @@ struct Failed {
 
 impl Failed {
     fn open(error: impl Into<StoreError>) -> Self {
-        Self { phase: Phase::Open, error: error.into() }
+        Self {
+            phase: Phase::Open,
+            error: error.into(),
+        }
     }
 
     fn fault(&self) -> Fault {
@@ -105,9 +108,18 @@ impl Fleet {
             let place = self.place_read(scope).await?;
             let error = match self.read_at(&place, scope, read).await {
                 Ok(output) => {
-                    let labels = ReadLabels { role: place.role.as_str(), reason: place.reason.as_str() };
+                    let labels = ReadLabels {
+                        role: place.role.as_str(),
+                        reason: place.reason.as_str(),
+                    };
                     self.0.metrics.reads.get_or_create(&labels).inc();
-                    return Ok((output, Served { instance: place.instance.name.clone(), role: place.role }));
+                    return Ok((
+                        output,
+                        Served {
+                            instance: place.instance.name.clone(),
+                            role: place.role,
+                        },
+                    ));
                 }
                 Err(error) => error,
             };
@@ -116,7 +128,9 @@ impl Fleet {
                 _ => Fault::Final,
             };
             match fault {
-                Fault::Connection | Fault::NotPrimary if attempt < READ_ATTEMPTS => self.suspect(&place.instance),
+                Fault::Connection | Fault::NotPrimary if attempt < READ_ATTEMPTS => {
+                    self.suspect(&place.instance);
+                }
                 Fault::Contention if attempt < READ_ATTEMPTS => {}
                 Fault::Busy => return Err(StoreError::Unavailable("no connection became free")),
                 Fault::Connection => return Err(StoreError::Unavailable("connections break")),
@@ -126,13 +140,22 @@ impl Fleet {
         }
     }
 
-    async fn read_at<R: Read>(&self, place: &Place, scope: &Scope, read: &R) -> Result<R::Output, StoreError> {
+    async fn read_at<R: Read>(
+        &self,
+        place: &Place,
+        scope: &Scope,
+        read: &R,
+    ) -> Result<R::Output, StoreError> {
         let started = Instant::now();
         let work = async {
             let mut lease = Lease::take(&place.instance).await?;
             self.0.metrics.acquire.observe(started.elapsed().as_secs_f64());
             lease.begin(scope.tenant, true).await?;
-            let output = read.run(&mut ReadHandle { connection: lease.connection()? }).await;
+            let output = read
+                .run(&mut ReadHandle {
+                    connection: lease.connection()?,
+                })
+                .await;
             match output {
                 Ok(output) => {
                     lease.give_back(scope.tenant);
@@ -158,7 +181,10 @@ impl Fleet {
     /// and the publication of its events.
     pub async fn write<W: Write>(&self, scope: Scope, write: W) -> Result<Written<W::Output>, StoreError> {
         let fleet = self.clone();
-        let task = self.0.tasks.spawn(async move { fleet.write_until_done(&scope, &Plain(write)).await });
+        let task = self
+            .0
+            .tasks
+            .spawn(async move { fleet.write_until_done(&scope, &Plain(write)).await });
         task.await.unwrap_or(Err(StoreError::Unknown))
     }
 
@@ -172,10 +198,14 @@ impl Fleet {
     where
         W::Output: Serialize + DeserializeOwned,
     {
-        let Some(key) = key else { return self.write(scope, write).await };
+        let Some(key) = key else {
+            return self.write(scope, write).await;
+        };
         let fleet = self.clone();
-        let task =
-            self.0.tasks.spawn(async move { fleet.write_until_done(&scope, &Once { write, key }).await });
+        let task = self
+            .0
+            .tasks
+            .spawn(async move { fleet.write_until_done(&scope, &Once { write, key }).await });
         task.await.unwrap_or(Err(StoreError::Unknown))
     }
 
@@ -219,15 +249,27 @@ impl Fleet {
             Err(StoreError::Unavailable(_)) => "unavailable",
             Err(_) => "refused",
         };
-        self.0.metrics.writes.get_or_create(&OutcomeLabels { outcome: label }).inc();
+        self.0
+            .metrics
+            .writes
+            .get_or_create(&OutcomeLabels { outcome: label })
+            .inc();
         let (done, place) = outcome?;
         if let Some(sink) = self.0.sink.get()
             && !done.events.is_empty()
         {
             sink.publish(done.events);
         }
-        let served = Served { instance: place.instance.name.clone(), role: place.role };
-        Ok(Written { output: done.output, position: done.position, served, replayed: done.replayed })
+        let served = Served {
+            instance: place.instance.name.clone(),
+            role: place.role,
+        };
+        Ok(Written {
+            output: done.output,
+            position: done.position,
+            served,
+            replayed: done.replayed,
+        })
     }
 
     async fn write_at<W: Work>(
@@ -241,8 +283,11 @@ impl Fleet {
             let mut lease = Lease::take(&place.instance).await?;
             self.0.metrics.acquire.observe(started.elapsed().as_secs_f64());
             lease.begin(scope.tenant, false).await?;
-            let mut handle =
-                WriteHandle { connection: lease.connection()?, tenant: scope.tenant, events: Vec::new() };
+            let mut handle = WriteHandle {
+                connection: lease.connection()?,
+                tenant: scope.tenant,
+                events: Vec::new(),
+            };
             let done = work.run(&mut handle).await;
             let events = handle.events;
             match done {
@@ -260,7 +305,10 @@ impl Fleet {
             },
             () = self.gone(&place.instance) => return Err(Failed::open(broken())),
         };
-        let committing = |error| Failed { phase: Phase::Committing, error };
+        let committing = |error| Failed {
+            phase: Phase::Committing,
+            error,
+        };
         let position = tokio::select! {
             outcome = timeout_at(scope.deadline, lease.commit()) => match outcome {
                 Ok(position) => position.map_err(|error| committing(error.into()))?,
@@ -269,19 +317,31 @@ impl Fleet {
             () = self.gone(&place.instance) => return Err(committing(broken())),
         };
         self.note_duration("write", std::any::type_name::<W>(), started);
-        Ok(Attempt { output, position, events, replayed })
+        Ok(Attempt {
+            output,
+            position,
+            events,
+            replayed,
+        })
     }
 
     fn note_duration(&self, kind: &'static str, name: &'static str, started: Instant) {
         let took = started.elapsed();
         if took >= self.0.live.get().database.slow_query_threshold.get() {
             self.0.metrics.slow.inc();
-            tracing::warn!(operation.kind = kind, operation.name = name, duration_ms = took.as_millis(), "slow database operation");
+            tracing::warn!(
+                operation.kind = kind,
+                operation.name = name,
+                duration_ms = took.as_secs_f64() * 1_000.0,
+                "slow database operation"
+            );
         }
     }
 }
 
 /// The instance stopped answering in the middle.
 fn broken() -> StoreError {
-    StoreError::Database(sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionAborted)))
+    StoreError::Database(sqlx::Error::Io(std::io::Error::from(
+        std::io::ErrorKind::ConnectionAborted,
+    )))
 }

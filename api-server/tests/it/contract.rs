@@ -1,0 +1,134 @@
+//! What others rely on: the OpenAPI document, headers, metrics, the example of the configuration.
+
+use api_server::http::openapi;
+use api_server::run::EXAMPLE;
+use crds::config::{Config, parse};
+
+use crate::app::TestApp;
+
+#[test]
+fn the_committed_openapi_document_is_current() {
+    let committed = include_str!("../../openapi.json");
+    assert!(
+        committed == openapi::document().unwrap(),
+        "run `cargo run -p api-server -- openapi > api-server/openapi.json`"
+    );
+}
+
+#[test]
+fn the_example_shows_every_key_at_its_default() {
+    let example: Config = parse(EXAMPLE).unwrap();
+    let least = "database: {instances: [{name: a, host: a}]}\nredis: {sentinels: ['a:1']}\n";
+    let mut defaults: Config = parse(least).unwrap();
+    defaults
+        .database
+        .instances
+        .clone_from(&example.database.instances);
+    defaults
+        .database
+        .password_file
+        .clone_from(&example.database.password_file);
+    defaults.redis.sentinels.clone_from(&example.redis.sentinels);
+    defaults
+        .redis
+        .password_file
+        .clone_from(&example.redis.password_file);
+    assert_eq!(example, defaults);
+    let shown = serde_json::to_value(&example).unwrap();
+    let mut keys = Vec::new();
+    collect(&shown, &mut keys);
+    keys.push("urlFile".to_owned());
+    for key in keys {
+        assert!(
+            EXAMPLE.contains(&format!("{key}:")),
+            "the example does not mention `{key}`"
+        );
+    }
+}
+
+fn collect(value: &serde_json::Value, keys: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (key, value) in fields {
+                keys.push(key.clone());
+                collect(value, keys);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, keys)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_its_headers() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let id = [("x-request-id", "mine-1")];
+    let reply = app
+        .as_with(&person, axum::http::Method::GET, "/api/v1/auth/me", &id, None)
+        .await
+        .expect(200);
+    assert_eq!(reply.header("x-request-id"), "mine-1");
+    for reply in [reply, app.get("/api/v1/nothing").await] {
+        assert!(reply.header("x-response-time").ends_with("ms"));
+        assert_eq!(reply.header("cache-control"), "no-store");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        assert_eq!(reply.header("x-frame-options"), "DENY");
+        assert_eq!(reply.header("x-xss-protection"), "0");
+        assert_eq!(reply.header("referrer-policy"), "strict-origin-when-cross-origin");
+        assert!(
+            reply
+                .header("strict-transport-security")
+                .contains("max-age=31536000")
+        );
+        assert!(!reply.header("content-security-policy").contains("unsafe-inline"));
+    }
+}
+
+#[tokio::test]
+async fn metrics_have_closed_labels() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    for _ in 0..5 {
+        let unknown = uuid::Uuid::new_v4();
+        app.get_as(&person, &format!("/api/v1/conversations/{unknown}"))
+            .await
+            .expect(404);
+        app.get(&format!("/{unknown}")).await.expect(404);
+    }
+    let reply = app.ops("/metrics").await.expect(200);
+    assert!(
+        reply
+            .header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
+    let find = r#"http_requests_total{method="GET",endpoint="/api/v1/conversations/{id}",status="404"} 5"#;
+    assert!(reply.text.contains(find), "{}", reply.text);
+    assert!(reply.text.contains(r#"endpoint="unmatched",status="404""#));
+    for name in [
+        "http_request_duration_seconds_bucket",
+        "tanka_database_replica_lag_seconds",
+        "tanka_database_ejections_total",
+        "tanka_database_reads_total{role=\"",
+        "tanka_database_pool_connections",
+        "tanka_websocket_connections",
+        "tanka_password_hashing_duration_seconds",
+        "tanka_config_last_reload_successful",
+    ] {
+        assert!(reply.text.contains(name), "{name} is missing");
+    }
+    app.get("/metrics").await.expect(404);
+}
+
+#[tokio::test]
+async fn the_deep_check_tells_who_answered() {
+    let app = TestApp::start().await;
+    let report = app.deep().await.expect(200).json();
+    assert_eq!(report["write"]["role"], "primary");
+    assert_eq!(report["read"]["role"], "replica");
+    assert!(report["read"]["age_ms"].as_f64().unwrap() < 1_000.0, "{report}");
+    assert_eq!(report["instances"].as_array().unwrap().len(), 3);
+    let first = app.deep().await.json()["checked_at"].clone();
+    let again = app.deep().await.json()["checked_at"].clone();
+    assert_eq!(first, again, "within a second the same report is given again");
+}

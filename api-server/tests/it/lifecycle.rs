@@ -1,0 +1,164 @@
+//! Start, change of configuration, end.
+
+use std::time::Duration;
+
+use api_server::migrate;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::app::{PATIENCE, TestApp, until, write_config};
+use crate::services::{Access, options};
+use crate::socket::Socket;
+
+#[tokio::test]
+async fn migrating_twice_or_at_the_same_time_applies_everything_once() {
+    let _access = Access::shared().await;
+    let target = migrate::Target {
+        options: options("tanka_owner", 0),
+        timeout: PATIENCE,
+    };
+    let (one, two) = tokio::join!(migrate::run(&target), migrate::run(&target));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(migrate::run(&target).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_migration_that_cannot_connect_gives_up_in_time_and_says_why() {
+    let _access = Access::shared().await;
+    let nowhere = options("tanka_owner", 0).port(1);
+    let target = migrate::Target {
+        options: nowhere,
+        timeout: Duration::from_secs(2),
+    };
+    let started = Instant::now();
+    let error = format!("{:#}", migrate::run(&target).await.unwrap_err());
+    assert!(error.contains("failed to connect to the primary"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    let wrong = options("tanka_owner", 0).password("wrong");
+    let target = migrate::Target {
+        options: wrong,
+        timeout: PATIENCE,
+    };
+    let started = Instant::now();
+    let error = format!("{:#}", migrate::run(&target).await.unwrap_err());
+    assert!(error.contains("password authentication failed"), "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "trying again does not help"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_over_and_a_bad_one_is_not() {
+    let app = TestApp::builder().config("http: {bodyLimit: 4Ki}").start().await;
+    let applied = "tanka_config_reloads_total{outcome=\"Applied\"}";
+    let refused = "tanka_config_reloads_total{outcome=\"Refused\"}";
+    write_config(
+        &app.directory,
+        "http: {bodyLimit: 8Ki}\nauth: {accessTokenTtl: 60s}",
+    );
+    until("the change is in force", async || {
+        app.metric(applied).await == 1.0
+    })
+    .await;
+    assert_eq!(app.running.app.config().http.body_limit.bytes(), 8 << 10);
+    let person = app.person().await;
+    let login = json!({"email": person.email, "password": person.password});
+    assert_eq!(
+        app.post("/api/v1/auth/login", login).await.expect(200).json()["expires_in"],
+        60
+    );
+
+    write_config(&app.directory, "http: {bodyLimit: 8 bananas}");
+    until("the bad file is noticed", async || {
+        app.metric(refused).await == 1.0
+    })
+    .await;
+    assert_eq!(app.metric("tanka_config_last_reload_successful").await, 0.0);
+    assert_eq!(app.running.app.config().http.body_limit.bytes(), 8 << 10);
+    app.get_as(&person, "/api/v1/auth/me").await.expect(200);
+
+    write_config(&app.directory, "http: {bodyLimit: 16Ki}\ndatabase_typo: {}");
+    until("the second bad file is noticed", async || {
+        app.metric(refused).await == 2.0
+    })
+    .await;
+    write_config(&app.directory, "http: {bodyLimit: 16Ki}");
+    until("the good file is in force", async || {
+        app.metric(applied).await == 2.0
+    })
+    .await;
+    assert_eq!(app.metric("tanka_config_last_reload_successful").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_runs() {
+    let app = TestApp::builder().config("drain: {timeout: 6s}").start().await;
+    let person = app.person().await;
+    let conversation = app.conversation(&person, "Last words").await;
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    let started = Instant::now();
+    let drain = app.running.drain();
+    let watch = async {
+        until("it is unready while it still serves", async || {
+            app.get("/ready").await.status == 503
+        })
+        .await;
+        assert_eq!(
+            app.ops("/ready").await.expect(503).json()["status"],
+            "shutting_down"
+        );
+        app.get("/health").await.expect(200);
+        let path = format!("/api/v1/conversations/{conversation}/messages");
+        app.post_as(&person, &path, json!({"content": "bye"}))
+            .await
+            .expect(201);
+        assert_eq!(socket.contents(1).await, ["bye"]);
+        let (code, reason) = socket.closed().await;
+        let hint: serde_json::Value = serde_json::from_str(&reason).unwrap();
+        assert_eq!((code, hint["reason"].as_str().unwrap()), (1001, "draining"));
+        assert!(hint["reconnect_after_ms"].as_u64().unwrap() <= 6_000);
+    };
+    let (finished, ()) = tokio::join!(drain, watch);
+    assert!(finished);
+    println!("drained after {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(6));
+    assert!(
+        TcpStream::connect(app.running.address).await.is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_or_half_a_request_are_closed() {
+    let app = TestApp::builder()
+        .config("http: {headerTimeout: 500ms}")
+        .start()
+        .await;
+    for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(app.running.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "still open after sending {sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_refused() {
+    let app = TestApp::builder()
+        .config("http: {maxConnections: 10}")
+        .start()
+        .await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(TcpStream::connect(app.running.address).await.unwrap());
+    }
+    until("some are refused", async || {
+        app.metric("tanka_http_connections_refused_total").await > 0.0
+    })
+    .await;
+}

@@ -1,0 +1,20 @@
+//! The API server against a real PostgreSQL (a primary and two replicas) and a real Redis with Sentinels.
+//! `cargo e2e services run -- cargo test -p api-server` starts them and runs this.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod app;
+mod auth;
+mod contract;
+mod conversations;
+mod lifecycle;
+mod realtime;
+mod replicas;
+mod services;
+mod socket;
+mod tenancy;

@@ -1,0 +1,214 @@
+//! Reads on replicas: never stale for who brings a token, never from a replica that lags, and going on through failures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::json;
+use sqlx::Executor;
+use tokio::time::Instant;
+
+use crate::app::{TestApp, until};
+use crate::services::{connect, control};
+
+#[tokio::test]
+async fn who_brings_a_token_reads_the_own_write() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let path = format!("/api/v1/conversations/{}", app.conversation(&person, "0").await);
+    let mut served: BTreeMap<String, u32> = BTreeMap::new();
+    let mut stale = 0;
+    let mut added = Vec::new();
+    for number in 1..=500 {
+        let title = number.to_string();
+        let write = app
+            .as_with(&person, Method::PATCH, &path, &[], Some(json!({"title": title})))
+            .await
+            .expect(200);
+        let started = Instant::now();
+        let read = app.get_after(&person, &path, &write).await.expect(200);
+        added.push(started.elapsed());
+        stale += u32::from(read.json()["title"] != title);
+        *served.entry(read.header("x-served-role").to_owned()).or_default() += 1;
+    }
+    added.sort();
+    println!(
+        "500 write-then-read pairs: {stale} stale, served by {served:?}, read p50 {:?}, p99 {:?}",
+        added[250], added[495]
+    );
+    assert_eq!(stale, 0);
+    assert!(served.get("replica").copied().unwrap_or(0) >= 250, "{served:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_ours_is_refused() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let forged = "00".repeat(28);
+    let headers = [("x-consistency-token", forged.as_str())];
+    app.as_with(&person, Method::GET, "/api/v1/auth/me", &headers, None)
+        .await
+        .expect(400);
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_replaying_is_ejected_and_reads_go_on() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let conversation = app.conversation(&person, "Before").await;
+    let path = format!("/api/v1/conversations/{conversation}");
+    until("the conversation is everywhere", async || {
+        app.get_as(&person, &path).await.status == 200
+    })
+    .await;
+
+    let mut replica = connect("postgres", 2).await;
+    replica.execute("SELECT pg_wal_replay_pause()").await.unwrap();
+    let paused = Instant::now();
+    let renamed = app
+        .as_with(
+            &person,
+            Method::PATCH,
+            &path,
+            &[],
+            Some(json!({"title": "After"})),
+        )
+        .await
+        .expect(200);
+    let (mut last_by_paused, mut reads) = (Duration::ZERO, 0);
+    while paused.elapsed() < Duration::from_secs(3) {
+        let reply = app.get_as(&person, &path).await.expect(200);
+        reads += 1;
+        if reply.header("x-served-by") == "pg-2" {
+            last_by_paused = paused.elapsed();
+        }
+        let own = app.get_after(&person, &path, &renamed).await.expect(200);
+        assert_eq!(own.json()["title"], "After");
+    }
+    assert!(
+        app.metric("tanka_database_ejections_total{instance=\"pg-2\"}")
+            .await
+            >= 1.0
+    );
+    println!("paused replica served its last read after {last_by_paused:?}, {reads} reads went on");
+    replica.execute("SELECT pg_wal_replay_resume()").await.unwrap();
+    assert!(
+        last_by_paused < Duration::from_millis(1_100),
+        "{last_by_paused:?}"
+    );
+    until("the replica serves again", async || {
+        app.get_as(&person, &path).await.header("x-served-by") == "pg-2"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hanging_replica_does_not_take_reads_with_it() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let path = format!(
+        "/api/v1/conversations/{}",
+        app.conversation(&person, "Here").await
+    );
+    until("the conversation is everywhere", async || {
+        app.get_as(&person, &path).await.status == 200
+    })
+    .await;
+    control("pause", "pg-replica-2");
+    let started = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while started.elapsed() < Duration::from_secs(4) {
+        let began = Instant::now();
+        app.get_as(&person, &path).await.expect(200);
+        slowest = slowest.max(began.elapsed());
+    }
+    control("resume", "pg-replica-2");
+    println!("slowest read beside a frozen replica: {slowest:?}");
+    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    until("the replica is back", async || {
+        app.metric("tanka_database_instance_up{instance=\"pg-2\"}").await > 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_that_meets_a_restart_of_the_primary_is_held() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let path = format!(
+        "/api/v1/conversations/{}/messages",
+        app.conversation(&person, "Busy").await
+    );
+    let write = |number: u32| {
+        let (app, person, path) = (&app, &person, &path);
+        async move {
+            let key = format!("message-{number}");
+            let headers = [("idempotency-key", key.as_str())];
+            app.as_with(
+                person,
+                Method::POST,
+                path,
+                &headers,
+                Some(json!({"content": key})),
+            )
+            .await
+        }
+    };
+    control("kill", "pg-primary");
+    let during = async { futures::future::join_all((0..10).map(write)).await };
+    let (replies, ()) = tokio::join!(during, async {
+        until("writes are held", async || {
+            app.metric("tanka_database_writes_held").await > 0.0
+        })
+        .await;
+        tokio::task::spawn_blocking(|| control("start", "pg-primary"))
+            .await
+            .unwrap();
+    });
+    for reply in &replies {
+        assert_eq!(reply.status, 201, "{reply:?}");
+    }
+    let list = app
+        .get_after(&person, &format!("{path}?limit=100"), &replies[9])
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(list["items"].as_array().unwrap().len(), 10);
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_go_on_without_a_primary() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let path = format!(
+        "/api/v1/conversations/{}",
+        app.conversation(&person, "Read me").await
+    );
+    until("the conversation is everywhere", async || {
+        app.get_as(&person, &path).await.status == 200
+    })
+    .await;
+    control("kill", "pg-primary");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        let reply = app.get_as(&person, &path).await.expect(200);
+        assert_eq!(reply.header("x-served-role"), "replica");
+    }
+    let report = app.deep().await.expect(503).json();
+    assert_eq!(report["write"]["ok"], false);
+    assert!(
+        report["write"]["error"]
+            .as_str()
+            .is_some_and(|error| !error.is_empty()),
+        "{report}"
+    );
+    control("start", "pg-primary");
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}

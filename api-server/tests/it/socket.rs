@@ -1,0 +1,92 @@
+//! A WebSocket client.
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::app::{PATIENCE, Person, TestApp};
+
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// What a socket received.
+#[derive(Debug, PartialEq)]
+pub enum Received {
+    Frame(Value),
+    Closed(u16, String),
+}
+
+impl Socket {
+    /// Opens a socket and sends the first frame.
+    pub async fn open(app: &TestApp, first: Value) -> Self {
+        let url = format!("ws://{}/api/v1/ws", app.running.address);
+        let (stream, _) = connect_async(url).await.unwrap();
+        let mut socket = Self(stream);
+        socket.send(first).await;
+        socket
+    }
+
+    /// Opens a socket of a person; answers the first frame of the server too.
+    pub async fn connect(app: &TestApp, person: &Person, resume: Option<Value>) -> (Self, Value) {
+        let mut first = json!({"type": "connect", "token": person.token});
+        if let Some(resume) = resume {
+            first["resume"] = resume;
+        }
+        let mut socket = Self::open(app, first).await;
+        let connected = socket.frame().await;
+        assert_eq!(connected["type"], "connected", "{connected}");
+        (socket, connected)
+    }
+
+    pub async fn send(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    pub async fn receive(&mut self) -> Received {
+        loop {
+            let message = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    return Received::Frame(serde_json::from_str(&text).unwrap());
+                }
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Received::Closed(frame.code.into(), frame.reason.to_string());
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("socket ended without a close frame: {other:?}"),
+            }
+        }
+    }
+
+    /// The next frame.
+    pub async fn frame(&mut self) -> Value {
+        match self.receive().await {
+            Received::Frame(frame) => frame,
+            closed @ Received::Closed(..) => panic!("{closed:?}"),
+        }
+    }
+
+    /// The code and text of the close, which must come after at most one error frame.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.receive().await {
+                Received::Closed(code, reason) => return (code, reason),
+                Received::Frame(frame) => assert_eq!(frame["type"], "error", "{frame}"),
+            }
+        }
+    }
+
+    /// Reads events of a kind until there are so many; answers their texts.
+    pub async fn contents(&mut self, count: usize) -> Vec<String> {
+        let mut contents = Vec::new();
+        while contents.len() < count {
+            let frame = self.frame().await;
+            if frame["event"] == "message.created" {
+                contents.push(frame["data"]["content"].as_str().unwrap().to_owned());
+            }
+        }
+        contents
+    }
+}
