@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -110,16 +111,16 @@ func (h Hierarchies) Join(group string) error {
 	return nil
 }
 
-// Find is the process in a group that runs a program of the given name, or 0. The name tells a daemon from what it
+// Find is the process in a group that runs a program of one of the given names, or 0. The name tells a daemon from what it
 // started: containers stay in their runtime's group in trees that the runtime does not use.
-func (h Hierarchies) Find(group, program string) int {
+func (h Hierarchies) Find(group string, programs ...string) int {
 	text, err := os.ReadFile(h.Tracking + group + "/cgroup.procs")
 	if err != nil {
 		return 0
 	}
 	for _, field := range strings.Fields(string(text)) {
 		executable, err := os.Readlink("/proc/" + field + "/exe")
-		if err != nil || filepath.Base(strings.TrimSuffix(executable, " (deleted)")) != program {
+		if err != nil || !slices.Contains(programs, filepath.Base(strings.TrimSuffix(executable, " (deleted)"))) {
 			continue
 		}
 		if pid, err := strconv.Atoi(field); err == nil && !isZombie(pid) {

@@ -143,8 +143,11 @@ func processes(c layout.Cluster) []string {
 	return found
 }
 
-// isCommand tells a launcher that somebody runs, such as this one, from one that works inside a cluster.
+// isCommand tells what somebody runs at a prompt, such as this program, from what works inside a cluster.
 func isCommand(program string, words []string) bool {
+	if program == "kube" {
+		return filepath.Base(words[0]) == "kubectl" || len(words) > 1 && words[1] == "kubectl"
+	}
 	hidden := []string{sandbox.EnterCommand, sandbox.HoldCommand, gateway.Command}
 	return program == "tanka-cluster" && (len(words) < 2 || !slices.Contains(hidden, words[1]))
 }

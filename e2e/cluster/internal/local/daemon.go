@@ -25,11 +25,16 @@ type daemon struct {
 	ended       atomic.Bool // it ended while we watched
 }
 
+// find is a daemon's process, or 0. A launcher in its group is about to become the daemon.
+func (l *Local) find(group, name, program string) int {
+	return l.trees.Find(l.DaemonCgroup(group, name), program, filepath.Base(l.launcher))
+}
+
 // ensure starts a daemon unless it runs.
 func (l *Local) ensure(d *daemon) error {
 	group := l.DaemonCgroup(d.group, d.name)
 	d.log = l.Log(d.group, d.name)
-	if l.trees.Find(group, filepath.Base(d.program)) != 0 {
+	if l.find(d.group, d.name, filepath.Base(d.program)) != 0 {
 		return nil
 	}
 	if err := l.trees.Create(group); err != nil {

@@ -68,7 +68,7 @@ func (l *Local) dead(r record, tell func(group, daemon string, pid int)) int {
 	dead := 0
 	for _, group := range groups {
 		for _, daemon := range daemonPrograms(group, r) {
-			pid := l.trees.Find(l.DaemonCgroup(group, daemon[0]), daemon[1])
+			pid := l.find(group, daemon[0], daemon[1])
 			if pid == 0 {
 				dead++
 			}
