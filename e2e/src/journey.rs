@@ -94,9 +94,10 @@ impl Person {
             .iter()
             .filter_map(|item| item["content"].as_str().map(str::to_owned))
             .collect();
+        let header = |name: &str| answer.headers.get(name).cloned().unwrap_or_default();
         Ok((
             contents,
-            answer.headers.get("x-served-by").cloned().unwrap_or_default(),
+            format!("{} {}", header("x-served-role"), header("x-served-by")),
         ))
     }
 

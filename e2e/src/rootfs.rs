@@ -67,9 +67,12 @@ async fn unpack_layers(archive: &Path, root: &Path) -> Result<()> {
         .next()
         .context("its manifest names no image")?;
     for layer in manifest.layers {
-        // A layer says `.wh.NAME` where it deletes NAME of a layer below.
+        // From a file, because tar tells how a layer is compressed only where it can seek. A layer says `.wh.NAME` where it deletes
+        // NAME of a layer below.
         let script = r#"set -e
-            tar -xOf "$1" "$3" | tar -x --numeric-owner --same-permissions -C "$2"
+            tar -xOf "$1" "$3" > "$2.layer"
+            tar -xf "$2.layer" --numeric-owner --same-permissions -C "$2"
+            rm "$2.layer"
             find "$2" -xdev -name '.wh.*' | while read -r mark; do
                 name=${mark##*/.wh.}; folder=${mark%/*}
                 rm -rf "${folder:?}/$name" "$mark"
