@@ -8,6 +8,10 @@ pub struct Cluster {
     /// All members that Patroni knows.
     #[serde(default)]
     pub members: Vec<Member>,
+    /// Whether the leader itself said that it takes writes. The others name it as soon as it holds the lock, which is before it has
+    /// been promoted.
+    #[serde(skip)]
+    pub writable: bool,
 }
 
 /// A member of the cluster.
@@ -32,16 +36,21 @@ fn number_or_word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
 }
 
 impl Cluster {
-    /// The member that takes writes.
-    pub fn primary(&self) -> Option<&Member> {
+    /// The member that holds the lock.
+    pub fn leader(&self) -> Option<&Member> {
         self.members
             .iter()
             .find(|member| member.role == "leader" && member.state == "running")
     }
 
+    /// The member that takes writes.
+    pub fn primary(&self) -> Option<&Member> {
+        self.leader().filter(|_| self.writable)
+    }
+
     /// Members that follow the primary as it goes, on its timeline.
     pub fn streaming(&self) -> impl Iterator<Item = &Member> {
-        let timeline = self.primary().and_then(|primary| primary.timeline);
+        let timeline = self.leader().and_then(|leader| leader.timeline);
         self.members.iter().filter(move |member| {
             member.role != "leader" && member.state == "streaming" && member.timeline == timeline
         })
@@ -59,7 +68,8 @@ mod tests {
             {"name": "a-1", "role": "quorum_standby", "state": "streaming", "timeline": 2, "lag": 0},
             {"name": "a-2", "role": "replica", "state": "starting", "lag": "unknown"}], "scope": "a"}"#;
         let cluster: Cluster = serde_json::from_str(text).unwrap();
-        assert_eq!(cluster.primary().unwrap().name, "a-0");
+        assert_eq!(cluster.leader().unwrap().name, "a-0");
+        assert_eq!(cluster.primary(), None);
         assert_eq!(
             cluster
                 .streaming()

@@ -15,6 +15,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::deep::Deep;
+use super::patroni::Cluster;
+use super::pods::Pod;
 use super::sentinel::{Sentinel, pod_name};
 use super::{World, pods};
 use crate::platform::build::secrets;
@@ -161,20 +163,41 @@ impl Probe {
         Ok(latest.and_then(|event| event.message))
     }
 
-    async fn patroni(&self, platform: &Platform, world: &World) -> Option<super::patroni::Cluster> {
+    async fn patroni(&self, platform: &Platform, world: &World) -> Option<Cluster> {
         if !matches!(platform.database, Database::Managed(_)) {
             return None;
         }
-        for pod in world.pods_of(Component::Postgres) {
-            let Some(ip) = &pod.ip else { continue };
-            if let Ok(cluster) = self
-                .get_json(&format!("http://{ip}:{}/cluster", names::PATRONI_PORT))
-                .await
-            {
-                return Some(cluster);
+        let pods = || world.pods_of(Component::Postgres);
+        let url = |pod: &Pod, path: &str| {
+            Some(format!(
+                "http://{}:{}{path}",
+                pod.ip.as_ref()?,
+                names::PATRONI_PORT
+            ))
+        };
+        for pod in pods() {
+            let Some(address) = url(pod, "/cluster") else {
+                continue;
+            };
+            let Ok(mut cluster) = self.get_json::<Cluster>(&address).await else {
+                continue;
+            };
+            let leader = cluster
+                .leader()
+                .and_then(|leader| pods().find(|pod| pod.name == leader.name));
+            if let Some(address) = leader.and_then(|leader| url(leader, "/primary")) {
+                cluster.writable = self.succeeds(&address).await;
             }
+            return Some(cluster);
         }
         None
+    }
+
+    /// Whether an address answers with a success.
+    async fn succeeds(&self, url: &str) -> bool {
+        let Ok(address) = url.parse() else { return false };
+        let answer = timeout(PROBE_TIMEOUT, self.http.get(address)).await;
+        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status().is_success()))
     }
 
     async fn deep(&self, world: &World) -> Option<Result<Deep, String>> {

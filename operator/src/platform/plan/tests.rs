@@ -31,6 +31,7 @@ fn writable() -> World {
     World {
         patroni: Some(Cluster {
             members: vec![primary],
+            writable: true,
         }),
         pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         ..World::default()

@@ -48,7 +48,10 @@ fn healthy(platform: &Platform) -> World {
             (Key::new(Kind::Job, migration_job::name(platform)), done),
         ]
         .into(),
-        patroni: Some(Cluster { members }),
+        patroni: Some(Cluster {
+            members,
+            writable: true,
+        }),
         pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         sentinel: Some(Sentinel {
             primary: "acme-redis-0".to_owned(),
