@@ -234,11 +234,11 @@ impl TestApp {
     }
 
     /// The value of the first metric line that begins so, 0 if there is none.
-    pub async fn metric(&self, start: &str) -> f64 {
+    pub async fn metric(&self, start: &str) -> i64 {
         let text = self.ops("/metrics").await.expect(200).text;
         text.lines()
             .find(|line| line.starts_with(start))
-            .map_or(0.0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+            .map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Reply {

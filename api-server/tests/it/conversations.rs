@@ -48,7 +48,18 @@ async fn a_conversation_from_its_beginning_to_its_end() {
         .map(|m| m["content"].clone())
         .collect();
     assert_eq!(texts, ["second", "first"]);
+}
 
+#[tokio::test]
+async fn a_conversation_is_renamed_and_deleted() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let (kept, id) = (
+        app.conversation(&person, "Kept").await,
+        app.conversation(&person, "Title").await,
+    );
+    let path = format!("/api/v1/conversations/{id}");
+    let messages = format!("{path}/messages");
     let renamed = app
         .as_with(
             &person,
@@ -77,7 +88,11 @@ async fn a_conversation_from_its_beginning_to_its_end() {
         .get_after(&person, "/api/v1/conversations", &gone)
         .await
         .json();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(
+        (items.len(), items[0]["id"].as_str().unwrap()),
+        (1, kept.as_str())
+    );
 }
 
 #[tokio::test]

@@ -202,7 +202,7 @@ async fn without_redis_everything_works_and_events_still_arrive() {
         control("kill", service);
     }
     until("both servers know", async || {
-        app.metric("tanka_redis_up").await + other.metric("tanka_redis_up").await == 0.0
+        app.metric("tanka_redis_up").await + other.metric("tanka_redis_up").await == 0
     })
     .await;
     let started = Instant::now();
@@ -222,7 +222,7 @@ async fn without_redis_everything_works_and_events_still_arrive() {
         control("start", service);
     }
     until("both servers are connected again", async || {
-        app.metric("tanka_realtime_subscribed").await + other.metric("tanka_realtime_subscribed").await == 2.0
+        app.metric("tanka_realtime_subscribed").await + other.metric("tanka_realtime_subscribed").await == 2
     })
     .await;
     say(&app, &person, &conversation, "again").await;
