@@ -1,5 +1,5 @@
-//! One WebSocket: who it is, what it missed, what happens now. The protocol is described in `docs/api-design.md`'s terms by the
-//! types `Request` and `Reply`: the first frame proves who connects, because an address ends up in logs.
+//! One WebSocket: who it is, what it missed, what happens now. The types `Request` and `Reply` are the protocol.
+//! The first frame proves who connects, because an address ends up in logs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -51,7 +51,11 @@ pub async fn connect(user: &str, instance: usize) -> PgConnection {
 
 /// Acts on a service: `kill`, `start`, `pause`, `resume`, `restart`.
 pub fn control(action: &str, service: &str) {
-    let status = Command::new(env!("CARGO"))
+    assert!(try_control(action, service), "services ctl {action} {service}");
+}
+
+fn try_control(action: &str, service: &str) -> bool {
+    Command::new(env!("CARGO"))
         .args([
             "run",
             "--quiet",
@@ -65,37 +69,83 @@ pub fn control(action: &str, service: &str) {
         ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()
-        .unwrap();
-    assert!(status.success(), "services ctl {action} {service}");
+        .unwrap()
+        .success()
 }
 
 /// Keeps tests that disturb services away from all others, also from those in other processes.
 pub struct Access {
+    alone: bool,
     _file: File,
 }
 
 impl Access {
     /// Beside other tests.
     pub async fn shared() -> Self {
-        Self::take(File::lock_shared).await
+        Self::take(false, File::lock_shared).await
     }
 
     /// Alone.
     pub async fn alone() -> Self {
-        Self::take(File::lock).await
+        Self::take(true, File::lock).await
     }
 
-    async fn take(lock: fn(&File) -> std::io::Result<()>) -> Self {
-        let path = std::env::temp_dir().join(format!(
+    async fn take(alone: bool, lock: fn(&File) -> std::io::Result<()>) -> Self {
+        let name = format!(
             "tanka-test-services-{}.lock",
             variable("TANKA_TEST_PG_PRIMARY").replace(':', "-")
-        ));
+        );
+        let path = std::env::temp_dir().join(name);
         tokio::task::spawn_blocking(move || {
             let file = File::create(path).unwrap();
             lock(&file).unwrap();
-            Self { _file: file }
+            Self { alone, _file: file }
         })
         .await
         .unwrap()
     }
+}
+
+impl Drop for Access {
+    /// A test that fails in the middle must not leave broken services to the next one.
+    fn drop(&mut self) {
+        if self.alone && std::thread::panicking() {
+            let healed = std::thread::spawn(heal).join();
+            eprintln!(
+                "services after a failed test: {}",
+                if healed.is_ok() { "restored" } else { "broken" }
+            );
+        }
+    }
+}
+
+fn heal() {
+    for service in [
+        "pg-primary",
+        "pg-replica-1",
+        "pg-replica-2",
+        "redis-0",
+        "redis-1",
+        "redis-2",
+    ] {
+        // What runs already refuses to be started.
+        let _ = try_control("resume", service);
+        let _ = try_control("start", service);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for replica in 1..instances().len() {
+            let mut connection = crate::app::until_some("a replica is back", async || {
+                options("postgres", replica).connect().await.ok()
+            })
+            .await;
+            sqlx::query("SELECT pg_wal_replay_resume()")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+    });
 }
