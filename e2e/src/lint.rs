@@ -1,10 +1,12 @@
 //! `make lint`: what is checked without running anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::paths::Paths;
@@ -12,31 +14,8 @@ use crate::process::Call;
 use crate::stage::Steps;
 use crate::suite::shell;
 
-/// Crates that must not enter the graph, and why.
-const BANNED: [(&str, &str); 6] = [
-    ("openssl", "one TLS stack"),
-    ("native-tls", "one TLS stack"),
-    ("ring", "one provider of cryptography, aws-lc-rs"),
-    ("chrono", "one library for time, jiff"),
-    ("serde_yaml", "no longer kept"),
-    ("rand_core_06", "superseded"),
-];
-/// Licences that go with ours.
-const LICENCES: [&str; 13] = [
-    "MIT",
-    "Apache-2.0",
-    "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "ISC",
-    "Zlib",
-    "Unicode-3.0",
-    "Unlicense",
-    "BSL-1.0",
-    "CDLA-Permissive-2.0",
-    "0BSD",
-    "MIT-0",
-];
+/// Long enough to read the whole graph.
+const METADATA_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Runs all checks.
 pub async fn run(paths: &Paths) -> Result<()> {
@@ -70,10 +49,34 @@ pub async fn run(paths: &Paths) -> Result<()> {
         .await
 }
 
-/// What `deny.toml` says, as far as it can be checked without a network.
+/// The parts of `deny.toml` that can be checked without a network.
+#[derive(Debug, Deserialize)]
+struct Rules {
+    licenses: Licences,
+    bans: Bans,
+}
+
+#[derive(Debug, Deserialize)]
+struct Licences {
+    allow: BTreeSet<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bans {
+    deny: Vec<Named>,
+    skip: Vec<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
+    reason: String,
+}
+
 async fn dependencies(paths: &Paths) -> Result<()> {
-    let deadline = std::time::Duration::from_mins(5);
-    let text = Call::new("cargo", deadline)
+    let rules: Rules = toml::from_str(&fs::read_to_string(paths.repo.join("deny.toml"))?)
+        .context("failed to read deny.toml")?;
+    let text = Call::new("cargo", METADATA_DEADLINE)
         .args([
             "metadata",
             "--format-version",
@@ -85,27 +88,7 @@ async fn dependencies(paths: &Paths) -> Result<()> {
         .dir(&paths.repo)
         .output()
         .await?;
-    let metadata: Value = serde_json::from_str(&text)?;
-    let nodes: BTreeSet<&str> = metadata["resolve"]["nodes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|node| node["id"].as_str())
-        .collect();
-    let mut wrong = Vec::new();
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        if !package["id"].as_str().is_some_and(|id| nodes.contains(id)) {
-            continue;
-        }
-        let name = package["name"].as_str().unwrap_or_default();
-        if let Some((_, why)) = BANNED.iter().find(|(banned, _)| *banned == name) {
-            wrong.push(format!("{name} is in the graph ({why})"));
-        }
-        let licence = package["license"].as_str().unwrap_or("none");
-        if !allowed(licence) {
-            wrong.push(format!("{name} has the licence {licence}"));
-        }
-    }
+    let wrong = violations(&rules, &serde_json::from_str(&text)?);
     if wrong.is_empty() {
         Ok(())
     } else {
@@ -113,9 +96,39 @@ async fn dependencies(paths: &Paths) -> Result<()> {
     }
 }
 
-/// Whether an SPDX expression can be satisfied with the licences that go with ours.
-fn allowed(expression: &str) -> bool {
-    let known = |licence: &str| LICENCES.contains(&licence.trim_matches(['(', ')', ' ']));
+/// What in the graph breaks the rules.
+fn violations(rules: &Rules, metadata: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let used: BTreeSet<String> = list(&metadata["resolve"]["nodes"])
+        .iter()
+        .filter_map(|node| node["id"].as_str().map(str::to_owned))
+        .collect();
+    let mut wrong = Vec::new();
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in list(&metadata["packages"]) {
+        let text = |field: &str| package[field].as_str().unwrap_or_default().to_owned();
+        if !used.contains(&text("id")) {
+            continue;
+        }
+        let name = text("name");
+        versions.entry(name.clone()).or_default().insert(text("version"));
+        if let Some(banned) = rules.bans.deny.iter().find(|banned| banned.name == name) {
+            wrong.push(format!("{name} is in the graph: {}", banned.reason));
+        }
+        if !allowed(&rules.licenses.allow, &text("license")) {
+            wrong.push(format!("{name} has the licence {:?}", text("license")));
+        }
+    }
+    let twice = versions.into_iter().filter(|(name, found)| {
+        found.len() > 1 && !rules.bans.skip.iter().any(|skipped| skipped.name == *name)
+    });
+    wrong.extend(twice.map(|(name, found)| format!("{name} is in the graph more than once: {found:?}")));
+    wrong
+}
+
+/// Whether an SPDX expression can be satisfied with what is allowed.
+fn allowed(licences: &BTreeSet<String>, expression: &str) -> bool {
+    let known = |licence: &str| licences.contains(licence.trim_matches(['(', ')', ' ']));
     expression
         .split(" AND ")
         .all(|part| part.split(" OR ").flat_map(|choice| choice.split('/')).any(known))
@@ -170,11 +183,38 @@ mod tests {
 
     #[test]
     fn licences_are_weighed() {
-        assert!(allowed("MIT OR Apache-2.0"));
-        assert!(allowed("(MIT OR Apache-2.0) AND Unicode-3.0"));
-        assert!(allowed("MIT/Apache-2.0"));
-        assert!(!allowed("GPL-3.0"));
-        assert!(!allowed("MIT AND GPL-3.0"));
+        let licences = ["MIT", "Apache-2.0", "Unicode-3.0"].map(str::to_owned).into();
+        assert!(allowed(&licences, "MIT OR GPL-3.0"));
+        assert!(allowed(&licences, "(MIT OR Apache-2.0) AND Unicode-3.0"));
+        assert!(allowed(&licences, "MIT/Apache-2.0"));
+        assert!(!allowed(&licences, "GPL-3.0"));
+        assert!(!allowed(&licences, "MIT AND GPL-3.0"));
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_named() {
+        let rules: Rules = toml::from_str(
+            "[licenses]\nallow = [\"MIT\"]\n[bans]\ndeny = [{name = \"ring\", reason = \"one provider\"}]\nskip = [{name = \"syn\", reason = \"majors\"}]",
+        )
+        .unwrap();
+        let package = |name: &str, version: &str, licence: &str| serde_json::json!({"id": format!("{name}{version}"), "name": name, "version": version, "license": licence});
+        let packages = vec![
+            package("ring", "1", "MIT"),
+            package("syn", "1", "MIT"),
+            package("syn", "2", "MIT"),
+            package("rand", "1", "MIT"),
+            package("rand", "2", "MIT"),
+            package("odd", "1", "GPL-3.0"),
+        ];
+        let nodes: Vec<_> = packages
+            .iter()
+            .map(|package| serde_json::json!({"id": package["id"]}))
+            .collect();
+        let wrong = violations(
+            &rules,
+            &serde_json::json!({"packages": packages, "resolve": {"nodes": nodes}}),
+        );
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
     }
 
     #[test]

@@ -110,7 +110,13 @@ async fn refuses_contradictions(cluster: &Cluster) -> Result<()> {
 async fn becomes_ready(acme: &Platform<'_>) -> Result<()> {
     // On a cluster that an earlier run has used.
     acme.cluster
-        .get(&["delete", "namespace", "acme", "--ignore-not-found", "--timeout=110s"])
+        .get(&[
+            "delete",
+            "namespace",
+            "acme",
+            "--ignore-not-found",
+            "--timeout=110s",
+        ])
         .await?;
     acme.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: acme, labels: {pod-security.kubernetes.io/enforce: restricted}}\n").await?;
     acme.cluster

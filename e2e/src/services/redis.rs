@@ -18,6 +18,7 @@ const PASSWORD: &str = "redis-for-tests";
 const USER: (u32, u32) = (999, 999);
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(20);
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Three members, as the platform has by default.
@@ -133,6 +134,16 @@ impl Group {
         }
         named.dedup();
         Ok(if named.len() == 1 { named[0] } else { None })
+    }
+
+    /// Runs what a pod runs before it stops its server.
+    pub async fn hand_over(&self, stack: &Stack, index: usize) -> Result<()> {
+        let data = stack.folder().join(format!("redis-{index}"));
+        let sandbox = self.sandbox(index, &data, &Options::default());
+        sandbox
+            .call(&["tanka-redis-handover"], HANDOVER_DEADLINE)?
+            .run()
+            .await
     }
 
     /// Where the server of a member listens.
