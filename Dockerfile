@@ -52,7 +52,7 @@ RUN set -eu; \
     rm -rf /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale \
         /var/lib/apt/lists/* /var/cache/* /var/log/* /var/lib/redis /etc/redis; \
     install -d -o redis -g redis -m 700 /data
-COPY --chmod=755 images/redis/tanka-redis-server images/redis/tanka-redis-sentinel /usr/local/bin/
+COPY --chmod=755 images/redis/tanka-redis-server images/redis/tanka-redis-sentinel images/redis/tanka-redis-handover /usr/local/bin/
 COPY --chmod=644 images/redis/members.sh /usr/local/lib/tanka/
 ENV PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8
 USER 999:999
@@ -68,6 +68,7 @@ RUN set -eu; \
     export DEBIAN_FRONTEND=noninteractive; \
     apt-get update; \
     apt-get install -y --no-install-recommends ca-certificates; \
+    rm -rf /var/lib/apt/lists/*; \
     mkdir -p /runtime/etc/ssl/certs /runtime/usr/local/bin; \
     install -d -m 1777 /runtime/tmp; \
     for loader in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do \

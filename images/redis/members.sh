@@ -114,5 +114,15 @@ primary_by_servers() {
   done | sort -n | awk 'NR == 1 { print $2, $3 }'
 }
 
+# Has Sentinel promote a replica now. One that carries it out is enough.
+request_failover() {
+  echo "$peers" | while read -r host _ sentinel_port; do
+    [ -n "$host" ] || continue
+    answer=$(ask "$host" "$sentinel_port" SENTINEL FAILOVER "$master_name" || true)
+    say "asked the Sentinel of $host for a failover: ${answer:-no answer}"
+    case $answer in OK | *INPROG*) break ;; esac
+  done
+}
+
 # A value for a configuration file, quoted.
 quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"; }

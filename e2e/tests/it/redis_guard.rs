@@ -306,3 +306,40 @@ async fn a_primary_that_hangs_is_replaced_and_comes_back_as_a_replica() -> Resul
     }
     fixture.assert_complete(1).await
 }
+
+#[tokio::test]
+async fn a_primary_that_is_stopped_in_good_order_hands_over_without_losing_a_write() -> Result<()> {
+    let mut fixture = Fixture::start(true).await?;
+    fixture.write("a").await?;
+    let group = &fixture.group;
+    let mut accepted = Vec::new();
+    let writer = async {
+        // The old primary is written to until it refuses; a write that it answered with OK must be on the new one.
+        for n in 0.. {
+            let key = format!("late:{n}");
+            match group.server(0, &["SET", &key, "1"]).await {
+                Ok(answer) if answer == "OK" => accepted.push(key),
+                _ => break,
+            }
+        }
+        Instant::now()
+    };
+    let start = Instant::now();
+    let (refused, handed_over) = tokio::join!(writer, group.hand_over(&fixture.stack, 0));
+    handed_over?;
+    println!(
+        "handed over after {:?}, {} writes, refused after {:?}",
+        start.elapsed(),
+        accepted.len(),
+        refused - start
+    );
+    fixture.stack.service("redis-0")?.stop().await?;
+    fixture.start_again(&["redis-0"])?;
+    let primary = fixture.recover().await?;
+    assert_ne!(primary, 0);
+    for key in accepted {
+        let held = fixture.group.server(primary, &["EXISTS", &key]).await?;
+        ensure!(held == "1", "{key} was acknowledged and is lost");
+    }
+    Ok(())
+}
