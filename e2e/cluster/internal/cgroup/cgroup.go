@@ -170,6 +170,32 @@ func isZombie(pid int) bool {
 	return strings.HasPrefix(after, "Z") || strings.HasPrefix(after, "X")
 }
 
+// Dying reports whether a process in a group or below it was killed and has not ended yet: on a busy machine it can
+// look alive for a while.
+func Dying(group string) bool {
+	for _, pid := range Members(group) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err == nil && killPending(string(status)) {
+			return true
+		}
+	}
+	return false
+}
+
+// killPending looks for SIGKILL among the signals that a process has yet to take.
+func killPending(status string) bool {
+	for line := range strings.Lines(status) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set>>(syscall.SIGKILL-1)&1 == 1 {
+			return true
+		}
+	}
+	return false
+}
+
 // KillAll ends every process in a group and below it, again and again until none is left: one may have been
 // starting another.
 func (h Hierarchies) KillAll(group string, patience time.Duration) error {

@@ -27,3 +27,15 @@ func TestParseKnowsEveryArrangement(t *testing.T) {
 		}
 	}
 }
+
+func TestAKilledProcessIsKnownByItsPendingSignal(t *testing.T) {
+	for status, want := range map[string]bool{
+		"Name:\tx\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n": true,
+		"Name:\tx\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004100\n": true,
+		"Name:\tx\nSigPnd:\t0000000000004000\nShdPnd:\t0000000000000000\n": false,
+	} {
+		if killPending(status) != want {
+			t.Errorf("%q", status)
+		}
+	}
+}

@@ -4,6 +4,7 @@ package local
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,7 +61,10 @@ func (l *Local) ensure(d *daemon) error {
 		_ = command.Wait()
 		d.ended.Store(true)
 	}()
-	return nil
+	// Until it has joined its group it cannot be found, and would be taken for dead and started again.
+	return waitFor(context.Background(), patience, d.name+" to join its cgroup", func() (bool, error) {
+		return l.find(d.group, d.name, filepath.Base(d.program)) != 0 || d.ended.Load(), nil
+	})
 }
 
 // failed explains why a daemon that should run does not.

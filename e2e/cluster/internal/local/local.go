@@ -139,7 +139,7 @@ func writeFile(path, text string) error {
 func waitFor(ctx context.Context, limit time.Duration, what string, done func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for {
+	for pause := 2 * time.Millisecond; ; {
 		ok, err := done()
 		if err != nil {
 			return err
@@ -153,7 +153,8 @@ func waitFor(ctx context.Context, limit time.Duration, what string, done func() 
 				return fmt.Errorf("waited %s for %s in vain", limit, what)
 			}
 			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
 		}
 	}
 }

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tanka.dev/e2e/cluster/internal/addons"
+	"tanka.dev/e2e/cluster/internal/cgroup"
 	"tanka.dev/e2e/cluster/internal/kubeapi"
 	"tanka.dev/e2e/cluster/internal/layout"
 	"tanka.dev/e2e/cluster/internal/pki"
@@ -48,20 +51,36 @@ func (l *Local) Up(ctx context.Context, options Options) error {
 		return err
 	}
 	steps.done("certificates and settings")
-	for range startAttempts {
-		if err := l.start(ctx, wanted, steps); err != nil {
+	if err := l.startAll(ctx, wanted, steps); err != nil {
+		return err
+	}
+	if l.started.Load() == 0 {
+		return nil // nothing was booted, so the times of the last boot stand
+	}
+	return writeJSON(l.Path("boot.json"), steps)
+}
+
+// startAll starts what is missing. A part that dies while others are started around it, or whose death was not seen
+// yet, is taken up by the next attempt.
+func (l *Local) startAll(ctx context.Context, wanted record, steps *steps) error {
+	for attempt := 1; ; attempt++ {
+		err := waitFor(ctx, patience, "killed processes to end", func() (bool, error) { return !cgroup.Dying(l.Cgroup()), nil })
+		if err == nil {
+			err = l.start(ctx, &wanted, steps)
+		}
+		dead := l.dead(wanted, nil)
+		switch {
+		case err == nil && dead == 0:
+			return nil
+		case ctx.Err() != nil || refusal.ExitCode(err) == 2 || dead == 0:
+			return err
+		case attempt == startAttempts && err == nil:
+			return fmt.Errorf("parts of the cluster do not stay up; look at the logs in %s", l.Path("logs"))
+		case attempt == startAttempts:
 			return err
 		}
-		// A daemon that was just killed may have looked alive while it was being started around.
-		if l.dead(wanted, nil) > 0 {
-			continue
-		}
-		if l.started.Load() == 0 {
-			return nil // nothing was booted, so the times of the last boot stand
-		}
-		return writeJSON(l.Path("boot.json"), steps)
+		fmt.Fprintf(os.Stderr, "%d parts do not run; starting them again\n", dead)
 	}
-	return fmt.Errorf("parts of the cluster do not stay up; look at the logs in %s", l.Path("logs"))
 }
 
 func wantedNodes(options Options, known record, exists bool) int {
@@ -177,20 +196,21 @@ func (l *Local) linkKubectl() error {
 }
 
 // start runs the control plane and the nodes side by side as far as they do not need each other.
-func (l *Local) start(ctx context.Context, wanted record, steps *steps) error {
+func (l *Local) start(ctx context.Context, wanted *record, steps *steps) error {
 	holder, err := l.ensureControlPlane()
 	if err != nil {
 		return err
 	}
-	if err := l.ensureGateway(holder, &wanted); err != nil {
+	if err := l.ensureGateway(holder, wanted); err != nil {
 		return err
 	}
-	servers, err := l.startServers(holder, wanted)
+	servers, err := l.startServers(holder, *wanted)
 	if err != nil {
 		return err
 	}
-	runtimes := make(chan error, 1)
-	go func() { runtimes <- l.startRuntimes(ctx, holder, wanted.Nodes) }()
+	var runtimes errgroup.Group
+	defer runtimes.Wait() //nolint:errcheck // whatever else fails, nothing of this attempt works on beside the next
+	runtimes.Go(func() error { return l.startRuntimes(ctx, holder, wanted.Nodes) })
 	client, err := kubeapi.New(l.Kubeconfig())
 	if err != nil {
 		return err
@@ -202,11 +222,11 @@ func (l *Local) start(ctx context.Context, wanted record, steps *steps) error {
 		return err
 	}
 	steps.done("API server ready")
-	controllers, err := l.startControllers(holder, wanted)
+	controllers, err := l.startControllers(holder, *wanted)
 	if err != nil {
 		return err
 	}
-	if err := <-runtimes; err != nil {
+	if err := runtimes.Wait(); err != nil {
 		return err
 	}
 	if wanted.Nodes == 0 {
@@ -214,7 +234,7 @@ func (l *Local) start(ctx context.Context, wanted record, steps *steps) error {
 		return nil
 	}
 	steps.done("container runtimes ready")
-	return l.startNodes(ctx, client, wanted, controllers, steps)
+	return l.startNodes(ctx, client, *wanted, controllers, steps)
 }
 
 func (l *Local) startNodes(ctx context.Context, client *kubeapi.Client, wanted record, watched []*daemon, steps *steps) error {

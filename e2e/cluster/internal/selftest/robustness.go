@@ -89,9 +89,12 @@ func (r *Robustness) refusals(context.Context) error {
 }
 
 func (r *Robustness) upTwice(context.Context) error {
-	for _, command := range []string{"up", "up", "status", "down", "check-clean", "down"} {
+	for _, command := range []string{
+		"up", "up", "status", "down", "check-clean", "down",
+		"up --control-plane-only", "status", "down", "up --control-plane-only --controller-manager", "status", "down", "check-clean",
+	} {
 		start := time.Now()
-		if err := r.on("one", command); err != nil {
+		if err := r.on("one", strings.Fields(command)...); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.Out, "   %s %.1f s\n", command, time.Since(start).Seconds())
