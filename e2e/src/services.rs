@@ -24,6 +24,7 @@ mod control;
 pub mod ports;
 pub mod postgres;
 pub mod redis;
+mod resp;
 mod sandbox;
 
 pub use sandbox::{Sandbox, Service};
@@ -54,9 +55,12 @@ impl Stack {
             .map(|number| parent.join(format!("{FOLDER_PREFIX}{}-{number}", std::process::id())))
             .find(|folder| !folder.exists())
             .context("no free name for a folder")?;
-        fs::create_dir(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-        let used = File::create(folder.join("used"))?;
+        // Under another name until it is marked as used, or another run would take it for abandoned.
+        let unnamed = parent.join(format!(".{}", folder.file_name().unwrap_or_default().display()));
+        fs::create_dir(&unnamed).with_context(|| format!("failed to create {}", unnamed.display()))?;
+        let used = File::create(unnamed.join("used"))?;
         used.lock().context("failed to mark the folder as used")?;
+        fs::rename(&unnamed, &folder)?;
         fs::create_dir(folder.join("logs"))?;
         Ok(Self {
             services: BTreeMap::new(),
@@ -119,10 +123,7 @@ impl Stack {
 
     /// Ends everything, and waits until it has ended.
     pub async fn tear_down(mut self) -> Result<()> {
-        for service in self.services.values_mut() {
-            service.kill().await?;
-        }
-        Ok(())
+        Service::kill_all(self.services.values_mut()).await
     }
 
     fn keep_logs(&self) -> Result<()> {

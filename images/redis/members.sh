@@ -67,12 +67,16 @@ remembered_opinion() {
     END { if (host != "") print epoch + 0, host, port }' "$sentinel_conf"
 }
 
-# All opinions, one a line: those of the peers' Sentinels, and our own Sentinel's memory.
-opinions() {
-  remembered_opinion
+peer_opinions() {
   echo "$peers" | while read -r host _ sentinel_port; do
     [ -z "$host" ] || sentinel_opinion "$host" "$sentinel_port"
   done
+}
+
+# All opinions, one a line: our own Sentinel's memory, and those of the peers' Sentinels.
+opinions() {
+  remembered_opinion
+  peer_opinions
 }
 
 # Whether a Sentinel answers that it knows no primary at all. Its memory is in the volume that the server's data is in, so this

@@ -33,9 +33,9 @@ const PATH: &str = "/usr/lib/postgresql/17/bin:/usr/local/bin:/usr/bin:/bin:/usr
 pub const SERVERS: usize = 3;
 /// Time in which another run makes the template.
 pub const TEMPLATE_DEADLINE: Duration = Duration::from_mins(1);
-const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 const COPY_DEADLINE: Duration = Duration::from_secs(30);
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Nothing here outlives a test, so nothing waits for a disk; what a replica tells its primary, it tells soon.
 const CONFIGURATION: &str = "

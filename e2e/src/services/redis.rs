@@ -3,11 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use tokio::time::timeout;
 
 use crate::{
-    process::Call,
     rootfs::Rootfs,
-    services::{Sandbox, Service, Stack},
+    services::{Sandbox, Service, Stack, resp},
 };
 
 /// What Sentinel calls the group.
@@ -17,9 +17,9 @@ const PASSWORD: &str = "redis-for-tests";
 /// As the image has it.
 const USER: (u32, u32) = (999, 999);
 
-const QUERY_DEADLINE: Duration = Duration::from_secs(3);
-const HANDOVER_DEADLINE: Duration = Duration::from_secs(20);
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(30);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Three members, as the platform has by default.
 pub const PORTS: usize = 2 * 3;
@@ -163,27 +163,19 @@ impl Group {
             .await
     }
 
-    /// Several commands over one connection, a line for each.
-    pub async fn script(&self, index: usize, commands: &str) -> Result<String> {
-        Ok(self
-            .client(self.port(index)?)
-            .input(commands)
-            .output()
-            .await?
-            .trim()
-            .to_owned())
+    /// Several commands over one connection to a server, and the answer to each.
+    pub async fn pipeline(&self, index: usize, commands: &[Vec<&str>]) -> Result<Vec<String>> {
+        self.ask_all(self.port(index)?, commands).await
     }
 
     async fn ask(&self, port: u16, command: &[&str]) -> Result<String> {
-        Ok(self.client(port).args(command).output().await?.trim().to_owned())
+        Ok(self.ask_all(port, &[command.to_vec()]).await?.concat())
     }
 
-    fn client(&self, port: u16) -> Call {
-        Call::new("chroot", QUERY_DEADLINE)
-            .arg(&self.root.path)
-            .args(["/usr/bin/redis-cli", "-h", "127.0.0.1", "-t", "1", "-p"])
-            .arg(port.to_string())
-            .env("REDISCLI_AUTH", PASSWORD)
+    async fn ask_all(&self, port: u16, commands: &[Vec<&str>]) -> Result<Vec<String>> {
+        timeout(QUERY_DEADLINE, resp::ask(port, PASSWORD, commands))
+            .await
+            .with_context(|| format!("Redis on port {port} did not answer in time"))?
     }
 
     /// What a command that uses them finds in its environment.

@@ -185,16 +185,37 @@ impl Service {
         Ok(self.child.is_some() && self.ended()?.is_none())
     }
 
-    /// Ends it as a crash of the machine would: every process at once.
+    /// Ends it as a crash would: every process at once.
     pub async fn kill(&mut self) -> Result<()> {
-        let Some(child) = &mut self.child else {
-            return Ok(());
-        };
-        if child.try_wait()?.is_none() {
-            let outer = child.id().context("a running process has an id")?;
-            // The first process of the namespace takes all others with it, and is gone only when they are.
-            let target = first_inside(outer).unwrap_or(outer);
-            signal("KILL", &[target]).await?;
+        Self::kill_all([self]).await
+    }
+
+    /// Ends several at the same moment.
+    pub async fn kill_all<'a>(services: impl IntoIterator<Item = &'a mut Self>) -> Result<()> {
+        let mut services: Vec<&mut Self> = services.into_iter().collect();
+        let mut targets = Vec::new();
+        for service in &mut services {
+            if service.runs()? {
+                let outer = service
+                    .child
+                    .as_ref()
+                    .and_then(Child::id)
+                    .context("a running process has an id")?;
+                // The first process of the namespace takes all others with it, and is gone only when they are.
+                targets.push(first_inside(outer).unwrap_or(outer));
+            }
+        }
+        if !targets.is_empty() {
+            signal("KILL", &targets).await?;
+        }
+        for service in services {
+            service.wait_for_end().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_end(&mut self) -> Result<()> {
+        if let Some(child) = &mut self.child {
             timeout(END_DEADLINE, child.wait())
                 .await
                 .with_context(|| format!("{} did not die", self.name))??;
@@ -295,11 +316,16 @@ fn first_inside(outer: u32) -> Option<u32> {
     })
 }
 
+/// A process that has ended in the meantime is no failure: whoever wants it dead waits for its end anyway.
 async fn signal(signal: &str, processes: &[u32]) -> Result<()> {
     let ids = processes.iter().map(u32::to_string);
-    Call::new("kill", SIGNAL_DEADLINE)
+    match Call::new("kill", SIGNAL_DEADLINE)
         .args(["-s", signal, "--"])
         .args(ids)
         .run()
         .await
+    {
+        Err(error) if !error.to_string().contains("No such process") => Err(error),
+        _ => Ok(()),
+    }
 }

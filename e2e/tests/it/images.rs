@@ -10,7 +10,7 @@ use e2e::{
     rootfs,
 };
 
-const START_DEADLINE: Duration = Duration::from_secs(10);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Of the images that hold our own binaries.
 const LARGEST_BYTES: u64 = 25 << 20;
 

@@ -8,7 +8,7 @@ use e2e::{
     paths::Paths,
     rootfs,
     services::{
-        Stack, ports,
+        Service, Stack, ports,
         redis::{Group, Options, PORTS},
     },
 };
@@ -48,10 +48,12 @@ impl Fixture {
     }
 
     async fn kill(&mut self, names: &[&str]) -> Result<()> {
-        for name in names {
-            self.stack.service(name)?.kill().await?;
-        }
-        Ok(())
+        Service::kill_all(
+            self.stack
+                .services()
+                .filter(|service| names.contains(&service.name())),
+        )
+        .await
     }
 
     fn start_again(&mut self, names: &[&str]) -> Result<()> {
@@ -82,18 +84,18 @@ impl Fixture {
             .primary()
             .await?
             .context("the Sentinels do not agree on a primary")?;
-        let mut script: Vec<String> = (0..KEYS).map(|n| format!("SET {prefix}:{n} value-{n}")).collect();
-        script.push(
-            "WAIT 2 3000
-"
-            .to_owned(),
-        );
-        let answers = self.group.script(primary, &script.join("\n")).await?;
+        let keys: Vec<String> = (0..KEYS).map(|n| format!("{prefix}:{n}")).collect();
+        let mut commands: Vec<Vec<&str>> = keys.iter().map(|key| vec!["SET", key, "value"]).collect();
+        commands.push(vec!["WAIT", "2", "4000"]);
+        let mut answers = self.group.pipeline(primary, &commands).await?;
         ensure!(
-            answers.lines().filter(|line| *line == "OK").count() == KEYS,
-            "writes failed: {answers}"
+            answers.pop().as_deref() == Some("2"),
+            "not every replica confirmed the writes"
         );
-        ensure!(answers.ends_with('2'), "not every replica confirmed the writes");
+        ensure!(
+            answers.iter().all(|answer| answer == "OK"),
+            "writes failed: {answers:?}"
+        );
         Ok(())
     }
 
