@@ -1,6 +1,9 @@
 # Thin on purpose: what takes more than a few lines is in e2e/, in Rust or Go.
 SHELL := /bin/sh
 CARGO ?= cargo
+# Compiled once for all checkouts on this machine.
+export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
+export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
 .PHONY: help deps demo down dev test test-full lint generate build images kubeconfig status bench
@@ -30,7 +33,6 @@ lint: ## format, clippy, licences and duplicates, unused dependencies
 	@$(CARGO) e2e lint
 
 generate: ## write the files that are made from code
-	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) e2e generate
 
 build: ## compile everything

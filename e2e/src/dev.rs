@@ -26,7 +26,7 @@ pub async fn run(paths: &Paths) -> Result<()> {
         .dir(&paths.repo)
         .run()
         .await?;
-    let program = paths.repo.join("target/debug/tanka-api");
+    let program = paths.target.join("debug/tanka-api");
     let platform = Platform::start(paths).await?;
     let outcome = serve(&Folder::new(paths, platform.environment())?, &program).await;
     platform.stack.tear_down().await?;

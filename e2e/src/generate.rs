@@ -3,12 +3,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
+use sqlx::Connection;
+use sqlx::migrate::Migrator;
+
 use crate::paths::Paths;
 use crate::process::Call;
+use crate::services::Platform;
 
 /// Long enough to compile.
 const DEADLINE: Duration = Duration::from_mins(30);
@@ -62,16 +66,37 @@ pub async fn run(paths: &Paths, check: bool) -> Result<()> {
 /// The statements' types, asked of a real PostgreSQL with all migrations applied, while the API server is compiled.
 async fn sql_data(paths: &Paths) -> Result<()> {
     let folder = paths.repo.join(".sqlx");
-    empty(&folder)?;
-    let line = "printf %s \"$DATABASE_URL\" > .tanka/database-url && target/debug/tanka-api migrate --url-file .tanka/database-url && touch api-server/src/lib.rs && cargo check -p api-server --all-targets";
-    let program = std::env::current_exe().context("failed to find this program")?;
-    Call::new(program, DEADLINE)
-        .args(["services", "run", "--", "sh", "-ec", line])
-        .env("SQLX_OFFLINE", "false")
-        .env("SQLX_OFFLINE_DIR", &folder)
-        .dir(&paths.repo)
-        .run()
-        .await
+    let platform = Platform::start(paths).await?;
+    let outcome = async {
+        let url = platform
+            .environment()
+            .into_iter()
+            .find(|(name, _)| *name == "DATABASE_URL")
+            .context("the services gave no DATABASE_URL")?
+            .1;
+        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        Migrator::new(paths.repo.join("api-server/migrations"))
+            .await?
+            .run(&mut connection)
+            .await?;
+        // The macros write their data only when they are expanded anew.
+        fs::File::options()
+            .append(true)
+            .open(paths.repo.join("api-server/src/lib.rs"))?
+            .set_modified(now())?;
+        empty(&folder)?;
+        Call::new("cargo", DEADLINE)
+            .args(["check", "-p", "api-server"])
+            .env("DATABASE_URL", url)
+            .env("SQLX_OFFLINE", "false")
+            .env("SQLX_OFFLINE_DIR", &folder)
+            .dir(&paths.repo)
+            .run()
+            .await
+    };
+    let outcome = outcome.await;
+    platform.stack.tear_down().await?;
+    outcome
 }
 
 fn empty(folder: &Path) -> Result<()> {
@@ -79,4 +104,12 @@ fn empty(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder)?;
     }
     Ok(fs::create_dir_all(folder)?)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the rim: cargo compares file times with the clock"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
 }

@@ -18,6 +18,8 @@ pub struct Paths {
     pub cache: PathBuf,
     /// What belongs to this checkout and may be deleted any time. `TANKA_STATE`, else `.tanka` in the repository.
     pub state: PathBuf,
+    /// Where cargo compiles to. `CARGO_TARGET_DIR`, else `target` in the repository.
+    pub target: PathBuf,
 }
 
 impl Paths {
@@ -37,7 +39,9 @@ impl Paths {
         for path in [&cache, &state] {
             fs::create_dir_all(path).with_context(|| format!("failed to create {}", path.display()))?;
         }
+        let target = folder("CARGO_TARGET_DIR").unwrap_or_else(|| repo.join("target"));
         Ok(Self {
+            target,
             repo,
             cache: cache.canonicalize()?,
             state: state.canonicalize()?,

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod assess;
 pub mod build;
 pub mod cache;
+pub mod deadline;
 pub mod diff;
 pub mod failover;
 #[cfg(test)]
@@ -17,10 +18,12 @@ pub mod status;
 pub mod validate;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::TankaPlatform;
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -57,8 +60,8 @@ pub struct Context {
     pub reporter: Reporter,
     /// Counts.
     pub metrics: Metrics,
-    /// What is remembered of each platform between looks; all of it can be lost.
-    pub memories: Mutex<HashMap<String, Memory>>,
+    /// What is remembered of each platform between looks, by namespace and name; all of it can be lost.
+    pub memories: Mutex<HashMap<(String, String), Memory>>,
 }
 
 /// What is remembered of a platform between two looks.
@@ -75,16 +78,38 @@ pub enum Error {
     /// The API server failed or could not be reached.
     #[error("the Kubernetes API failed")]
     Kubernetes(#[from] kube::Error),
+    /// A look panicked: a defect of ours, kept from the other platforms.
+    #[error("a look at the platform panicked: {0}")]
+    Panicked(String),
     /// The stored object is not a `TankaPlatform` that this release can read.
     #[error("the stored object cannot be read")]
     Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
 }
 
-/// One look at one platform.
+/// One look at one platform. A panic in it is an error of this platform and leaves the others alone.
 ///
 /// # Errors
 /// When the API server fails; the next look comes after a pause.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
+    let outcome = AssertUnwindSafe(guarded(&object, &context))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| {
+            let words = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(Error::Panicked(words.unwrap_or_default()))
+        });
+    if let Err(Error::Kubernetes(kube::Error::Api(status))) = &outcome
+        && status.code == 403
+    {
+        context.grants.doubt(&object.uid().unwrap_or_default());
+    }
+    outcome
+}
+
+async fn guarded(object: &Guarded, context: &Context) -> Result<Action, Error> {
     let stored = object
         .0
         .as_ref()
@@ -101,8 +126,8 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
             return Ok(Action::await_change());
         }
     };
-    let action = look(stored, &platform, &context).await?;
-    context.memory(&platform.uid, |memory| memory.failures = 0);
+    let action = look(stored, &platform, context).await?;
+    context.memory(&platform.namespace, &platform.name, |memory| memory.failures = 0);
     Ok(action)
 }
 
@@ -118,13 +143,17 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
     context
         .applier
         .remember_credentials(&platform.namespace, credentials);
-    world.rejected = context.memory(&platform.uid, |memory| memory.rejections.clone());
+    world.rejected = context.memory(&platform.namespace, &platform.name, |memory| {
+        memory.rejections.clone()
+    });
     let assessment = assess::assess(platform, &world);
     let plan = plan::plan(platform, &world, &assessment);
     let requeue = plan.requeue;
     if !platform.spec.paused {
         let rejections = context.applier.apply(platform, &world, plan).await?;
-        context.memory(&platform.uid, |memory| memory.rejections.clone_from(&rejections));
+        context.memory(&platform.namespace, &platform.name, |memory| {
+            memory.rejections.clone_from(&rejections);
+        });
         world.rejected = rejections;
     }
     report(stored, platform, &world, context).await?;
@@ -141,7 +170,7 @@ async fn report(
     let now = now();
     let assessment = assess::assess(platform, world);
     let primary = world.primary().map(|member| member.name.clone());
-    let failover = context.memory(&platform.uid, |memory| {
+    let failover = context.memory(&platform.namespace, &platform.name, |memory| {
         failover::track(&mut memory.tracker, primary.as_deref(), now)
     });
     if let Some(failover) = &failover {
@@ -163,9 +192,13 @@ async fn report(
 }
 
 impl Context {
-    fn memory<T>(&self, uid: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+    fn memory<T>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        change(memories.entry(uid.to_owned()).or_default())
+        change(
+            memories
+                .entry((namespace.to_owned(), name.to_owned()))
+                .or_default(),
+        )
     }
 }
 
@@ -182,8 +215,8 @@ pub fn after_error(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -
         error = error as &dyn std::error::Error,
         "a look at a platform failed"
     );
-    let uid = object.uid().unwrap_or_default();
-    let failures = context.memory(&uid, |memory| {
+    let namespace = object.namespace().unwrap_or_default();
+    let failures = context.memory(&namespace, &name, |memory| {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });

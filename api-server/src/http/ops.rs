@@ -7,12 +7,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 
 use super::error;
-use super::observe;
 use super::service;
 use crate::app::App;
 use crate::metrics::CONTENT_TYPE;
 
-/// Everything on the operations port.
+/// Everything on the operations port. Its answers are not counted among the API's: a 503 of a check is an answer, not an error.
 pub fn router(app: &App) -> Router {
     Router::new()
         .route("/health", get(service::health))
@@ -20,10 +19,6 @@ pub fn router(app: &App) -> Router {
         .route("/ready", get(service::ready))
         .route("/metrics", get(metrics))
         .fallback(error::no_route)
-        .layer(axum::middleware::from_fn_with_state(
-            app.clone(),
-            observe::observe,
-        ))
         .with_state(app.clone())
 }
 

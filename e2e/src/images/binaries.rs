@@ -56,8 +56,8 @@ const KEPT_VARIABLES: [&str; 4] = [
 
 /// Where cargo leaves a binary.
 pub fn built(paths: &Paths, binary: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| paths.repo.join("target"), PathBuf::from);
-    target
+    paths
+        .target
         .join(if profile() == "release" {
             "release"
         } else {

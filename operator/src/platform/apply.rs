@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use crds::names::{self, Component};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -10,9 +9,9 @@ use kube::{Client, Error};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::build::secrets::SecretRequest;
+use super::deadline::bounded;
 use super::diff::project;
 use super::object::{Key, Kind, Object, is_ours};
 use super::observe::probe::Credentials;
@@ -23,8 +22,6 @@ use super::plan::scaling::SEED_MANAGER;
 use super::validate::Platform;
 use crate::metrics::{Metrics, Verb};
 
-/// Time for one request to the API server.
-const API_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of a generated password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
 
@@ -33,7 +30,7 @@ pub struct Applier {
     client: Client,
     metrics: Metrics,
     /// What an object's fields looked like after it was applied, where the API server writes them differently (`1000m` as `1`).
-    accepted: Mutex<HashMap<(String, Key), Accepted>>,
+    accepted: Mutex<HashMap<(String, String, Key), Accepted>>,
     /// Values of Secrets that were seen, so that one that is deleted comes back with credentials that work.
     credentials: Mutex<HashMap<(String, String), BTreeMap<String, String>>>,
 }
@@ -212,13 +209,13 @@ impl Applier {
             return true;
         }
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = accepted.get(&(platform.uid.clone(), object.key.clone()));
+        let known = accepted.get(&place(platform, object));
         known.is_some_and(|known| known.sent == object.manifest && known.stored == projection)
     }
 
     fn remember(&self, platform: &Platform, object: &Object, stored: &Value) {
         let projection = project(stored, &object.manifest);
-        let key = (platform.uid.clone(), object.key.clone());
+        let key = place(platform, object);
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         if projection == object.manifest {
             accepted.remove(&key);
@@ -231,14 +228,6 @@ impl Applier {
                 },
             );
         }
-    }
-
-    /// Forgets a platform that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.accepted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(owner, _), _| owner != uid);
     }
 
     async fn delete(&self, platform: &Platform, deletion: &Deletion) -> Result<(), Error> {
@@ -264,12 +253,6 @@ impl Applier {
     }
 }
 
-async fn bounded<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(API_TIMEOUT, request)
-        .await
-        .unwrap_or_else(|_| Err(Error::Service("the API server did not answer in time".into())))
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the rim: credentials are drawn here and nowhere else"
@@ -280,4 +263,13 @@ fn password() -> String {
         .take(PASSWORD_LENGTH)
         .map(char::from)
         .collect()
+}
+
+/// By names, not by uid: a platform that is made again takes the place of the one before, so nothing grows without end.
+fn place(platform: &Platform, object: &Object) -> (String, String, Key) {
+    (
+        platform.namespace.clone(),
+        platform.name.clone(),
+        object.key.clone(),
+    )
 }

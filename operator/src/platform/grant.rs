@@ -10,6 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::build::metadata::owner;
+use super::deadline::bounded;
 use super::validate::Platform;
 use crate::metrics::{Metrics, Verb};
 use crate::platform::object::Kind;
@@ -77,11 +78,11 @@ impl Grants {
         let api: Api<RoleBinding> = Api::namespaced(self.client.clone(), &platform.namespace);
         let manager = format!("{}-{}", names::FIELD_MANAGER, platform.uid);
         self.metrics.write(Kind::RoleBinding, Verb::Apply);
-        api.patch(
+        bounded(api.patch(
             names::FIELD_MANAGER,
             &PatchParams::apply(&manager).force(),
             &Patch::Apply(&binding),
-        )
+        ))
         .await?;
         self.done
             .lock()

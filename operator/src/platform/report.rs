@@ -10,6 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
+use super::deadline::bounded;
 use super::status;
 use crate::metrics::Metrics;
 
@@ -67,8 +68,7 @@ impl Reporter {
         });
         let parameters = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
         self.metrics.status_write();
-        api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))
-            .await?;
+        bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await?;
         self.announce(stored, status).await;
         Ok(())
     }

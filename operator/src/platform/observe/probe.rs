@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crds::names::{self, Component};
+use futures::future::select_ok;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
@@ -21,13 +22,16 @@ use super::sentinel::{Sentinel, pod_name};
 use super::{World, pods};
 use crate::platform::build::secrets;
 use crate::platform::cache::Caches;
+use crate::platform::deadline::bounded;
 use crate::platform::object::Kind;
 use crate::platform::validate::{Cache, Database, Platform};
 
 /// Time for one question to a pod.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Time for one request to the API server.
-const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the API's deep check, which itself waits two seconds for a write.
+const DEEP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pods that are asked for it at the same time.
+const DEEP_CHECKS: usize = 3;
 /// No honest answer is larger.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -82,20 +86,15 @@ impl Probe {
         let password = redis_secret
             .and_then(|data| data.get(secrets::REDIS_PASSWORD))
             .cloned();
-        let (patroni, sentinel, deep) = tokio::join!(
+        (world.patroni, world.sentinel) = tokio::join!(
             self.patroni(platform, &world),
-            self.sentinel(platform, &world, password),
-            self.deep(&world)
+            self.sentinel(platform, &world, password)
         );
-        Ok((
-            World {
-                patroni,
-                sentinel,
-                deep,
-                ..world
-            },
-            values,
-        ))
+        // Without a primary the check cannot succeed, and would only hold up the look that is to see the next one.
+        if world.primary().is_some() || matches!(platform.database, Database::External(_)) {
+            world.deep = self.deep(&world).await;
+        }
+        Ok((world, values))
     }
 
     /// Secrets of the platform, by name, with their values.
@@ -179,7 +178,7 @@ impl Probe {
             let Some(address) = url(pod, "/cluster") else {
                 continue;
             };
-            let Ok(mut cluster) = self.get_json::<Cluster>(&address).await else {
+            let Ok(Ok(mut cluster)) = timeout(PROBE_TIMEOUT, self.get_json::<Cluster>(&address)).await else {
                 continue;
             };
             let leader = cluster
@@ -200,35 +199,38 @@ impl Probe {
         answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status().is_success()))
     }
 
+    /// The first answer of any pod that serves; they are asked at the same time, since one may hang.
     async fn deep(&self, world: &World) -> Option<Result<Deep, String>> {
-        let mut last = None;
-        for pod in world.pods_of(Component::Api).filter(|pod| pod.ready) {
-            let Some(ip) = &pod.ip else { continue };
-            match self
-                .get_json(&format!("http://{ip}:{}/health/deep", names::API_OPS_PORT))
-                .await
-            {
-                Ok(deep) => return Some(Ok(deep)),
-                Err(error) => {
-                    let sentence = format!("pod {} does not answer its deep check: {error}", pod.name);
-                    last = Some(Err(sentence));
-                }
-            }
+        let serving = world
+            .pods_of(Component::Api)
+            .filter(|pod| pod.ready)
+            .filter_map(|pod| Some((pod, pod.ip.as_ref()?)));
+        let questions = serving.take(DEEP_CHECKS).map(|(pod, ip)| {
+            let url = format!("http://{ip}:{}/health/deep", names::API_OPS_PORT);
+            let name = pod.name.clone();
+            Box::pin(async move {
+                let answer = timeout(DEEP_TIMEOUT, self.get_json(&url))
+                    .await
+                    .map_err(anyhow::Error::from)
+                    .flatten();
+                answer.map_err(|error| format!("pod {name} does not answer its deep check: {error}"))
+            })
+        });
+        let questions: Vec<_> = questions.collect();
+        if questions.is_empty() {
+            return None;
         }
-        last
+        Some(select_ok(questions).await.map(|(answer, _)| answer))
     }
 
     /// Reads JSON, whatever the status code: a failing check answers 503 with its findings.
     async fn get_json<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
-        let ask = async {
-            let response = self.http.get(url.parse()?).await?;
-            let body = Limited::new(response.into_body(), MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| anyhow::anyhow!(error))?;
-            Ok(serde_json::from_slice(&body.to_bytes())?)
-        };
-        timeout(PROBE_TIMEOUT, ask).await?
+        let response = self.http.get(url.parse()?).await?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| anyhow::anyhow!(error))?;
+        Ok(serde_json::from_slice(&body.to_bytes())?)
     }
 
     async fn sentinel(
@@ -249,15 +251,6 @@ impl Probe {
         }
         None
     }
-}
-
-/// Bounds a request to the API server.
-async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    timeout(API_TIMEOUT, request).await.unwrap_or_else(|_| {
-        Err(kube::Error::Service(
-            "the API server did not answer in time".into(),
-        ))
-    })
 }
 
 fn replica_failure(deployment: &Value) -> Option<String> {
