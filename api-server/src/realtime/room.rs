@@ -58,6 +58,8 @@ pub enum Wants {
 #[derive(Debug, Default)]
 pub struct Room {
     head: Option<Head>,
+    /// Where the room was when it first knew.
+    origin: Option<Head>,
     members: Vec<Member>,
     early: BTreeMap<i64, Ready>,
     filling: bool,
@@ -82,11 +84,13 @@ impl Room {
         self.head
     }
 
-    /// Sets where the channel was, unless that is known already. What came since then is delivered.
+    /// Sets where the channel was, unless that is known already. What came since then is delivered. The answer is where it was, and
+    /// not where it is by now: the queues of all who joined before have everything from there on.
     pub fn begin(&mut self, head: Head) -> Head {
-        let head = *self.head.get_or_insert(head);
+        let origin = *self.origin.get_or_insert(head);
+        self.head.get_or_insert(origin);
         self.drain();
-        self.head.unwrap_or(head)
+        origin
     }
 
     /// Takes an event.
@@ -264,7 +268,8 @@ mod tests {
             epoch: Some(Uuid::nil()),
             position: 4,
         });
-        assert_eq!(head.position, 5);
+        // From here on the queue has everything: history up to 5 would send the fifth event twice.
+        assert_eq!(head.position, 4);
         assert_eq!(received(&queue).await, ["5"]);
     }
 

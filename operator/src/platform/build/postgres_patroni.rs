@@ -120,6 +120,7 @@ fn parameters(postgres: &ManagedPostgres) -> BTreeMap<String, String> {
         ("password_encryption", "scram-sha-256"),
         ("jit", "off"),
         ("log_checkpoints", "on"),
+        ("shared_preload_libraries", "pg_stat_statements"),
         ("idle_in_transaction_session_timeout", "60s"),
     ];
     let mut parameters: BTreeMap<String, String> = own
