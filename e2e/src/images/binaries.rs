@@ -25,11 +25,8 @@ pub async fn build(paths: &Paths) -> Result<()> {
         .args([
             "build",
             "--quiet",
+            "--workspace",
             "--bins",
-            "--package",
-            "operator",
-            "--package",
-            "api-server",
             "--profile",
             profile(),
         ])
