@@ -63,6 +63,10 @@ fn static_part(platform: &Platform) -> Value {
             "pgpass": "/tmp/pgpass",
             // A copy of the primary starts with a checkpoint; left to itself that is spread over minutes.
             "basebackup": [{"checkpoint": "fast"}],
+            // A replica that has gone another way than the primary and cannot be rewound is copied anew. Left as it is it would never
+            // stream again, and what it holds beyond the primary was never acknowledged.
+            "remove_data_directory_on_rewind_failure": true,
+            "remove_data_directory_on_diverged_timelines": true,
             "authentication": {
                 "superuser": {"username": "postgres"},
                 "replication": {"username": "replicator"},
