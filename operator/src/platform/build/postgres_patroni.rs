@@ -64,7 +64,7 @@ fn static_part(platform: &Platform) -> Value {
             // A copy of the primary starts with a checkpoint; left to itself that is spread over minutes.
             "basebackup": [{"checkpoint": "fast"}],
             // A replica that has gone another way than the primary and cannot be rewound is copied anew. Left as it is it would never
-            // stream again, and what it holds beyond the primary was never acknowledged.
+            // stream again, and under quorum replication what it holds beyond the primary was never acknowledged.
             "remove_data_directory_on_rewind_failure": true,
             "remove_data_directory_on_diverged_timelines": true,
             "authentication": {
