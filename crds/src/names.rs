@@ -29,8 +29,6 @@ pub const PATRONI_SCOPE_LABEL: &str = "tanka.dev/postgres-cluster";
 pub const PATRONI_ROLE_LABEL: &str = "tanka.dev/postgres-role";
 /// Annotation on pod templates: digest of what cannot be reloaded.
 pub const CHECKSUM_ANNOTATION: &str = "tanka.dev/checksum";
-/// Annotation on objects: digest of what was applied last, to tell a change of ours from additions by others.
-pub const APPLIED_ANNOTATION: &str = "tanka.dev/applied";
 
 /// HTTP and WebSocket port of the API.
 pub const API_PORT: u16 = 8000;
