@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod demo;
 pub mod dev;
 pub mod generate;
+pub mod history;
 pub mod images;
 pub mod journey;
 pub mod lint;
