@@ -77,7 +77,7 @@ impl Launch {
                 .run_until_cancelled(waiting.wait_for_schema())
                 .await
         });
-        let address = listen(&app, self.listen, http::router(&app)).await?;
+        let address = listen(&app, self.listen, http::router(&app)?).await?;
         let ops_address = listen(&app, self.ops_listen, http::ops::router(&app)).await?;
         tracing::info!(%address, %ops_address, "serving");
         Ok(Running {

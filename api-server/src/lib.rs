@@ -21,4 +21,5 @@ pub mod run;
 pub mod server;
 pub mod store;
 pub mod sweep;
+pub mod tally;
 pub mod telemetry;

@@ -108,6 +108,12 @@ pub struct HttpMetrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Their duration.
     pub duration: Family<LatencyLabels, Histogram, fn() -> Histogram>,
+    /// Statements that they needed.
+    pub statements: Family<LatencyLabels, Counter>,
+    /// Requests whose client left before the answer.
+    pub aborted: Family<LatencyLabels, Counter>,
+    /// Handlers that panicked.
+    pub panics: Counter,
     /// Requests in flight.
     pub in_flight: Gauge,
     /// Open connections.
@@ -121,6 +127,9 @@ impl HttpMetrics {
         let metrics = Self {
             requests: Family::default(),
             duration: Family::new_with_constructor(latency_histogram),
+            statements: Family::default(),
+            aborted: Family::default(),
+            panics: Counter::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             refused: Counter::default(),
@@ -136,6 +145,17 @@ impl HttpMetrics {
             metrics.duration.clone(),
         );
         let tanka = registry.sub_registry_with_prefix("tanka_http");
+        tanka.register(
+            "database_statements",
+            "Statements that requests needed, by endpoint",
+            metrics.statements.clone(),
+        );
+        tanka.register(
+            "requests_aborted",
+            "Requests whose client left before the answer",
+            metrics.aborted.clone(),
+        );
+        tanka.register("panics", "Handlers that panicked", metrics.panics.clone());
         tanka.register(
             "requests_in_flight",
             "Requests being answered",
@@ -183,6 +203,13 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
+/// Which statements.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatementLabels {
+    /// The verb, from a closed set.
+    pub kind: &'static str,
+}
+
 /// Counts of PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct DatabaseMetrics {
@@ -206,8 +233,12 @@ pub struct DatabaseMetrics {
     pub pool: Family<PoolLabels, Gauge>,
     /// Time that requests waited for a connection.
     pub acquire: Histogram,
+    /// Duration of statements.
+    pub statements: Family<StatementLabels, Histogram, fn() -> Histogram>,
     /// Statements over the threshold.
     pub slow: Counter,
+    /// Operations over the threshold.
+    pub slow_operations: Counter,
 }
 
 impl DatabaseMetrics {
@@ -223,7 +254,9 @@ impl DatabaseMetrics {
             held: Gauge::default(),
             pool: Family::default(),
             acquire: latency_histogram(),
+            statements: Family::new_with_constructor(latency_histogram),
             slow: Counter::default(),
+            slow_operations: Counter::default(),
         };
         let r = registry.sub_registry_with_prefix("database");
         r.register("instance_up", "1 while an instance answers probes", m.up.clone());
@@ -265,9 +298,19 @@ impl DatabaseMetrics {
             m.acquire.clone(),
         );
         r.register(
-            "slow_operations",
-            "Operations over the slow query threshold",
+            "statement_duration_seconds",
+            "Duration of statements by verb",
+            m.statements.clone(),
+        );
+        r.register(
+            "slow_statements",
+            "Statements over the slow query threshold",
             m.slow.clone(),
+        );
+        r.register(
+            "slow_operations",
+            "Reads and writes over the slow query threshold, waiting and commit included",
+            m.slow_operations.clone(),
         );
         m
     }

@@ -9,6 +9,7 @@ pub mod position;
 pub mod probe;
 pub mod retry;
 pub mod session;
+pub mod statement;
 
 pub use fleet::Fleet;
 pub use operation::{Idempotency, Read, ReadHandle, Scope, Served, StoreError, Write, WriteHandle, Written};

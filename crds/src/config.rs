@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use garde::Validate;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Size, Span};
@@ -206,10 +207,18 @@ section! {
         header_timeout: Span = Span::from_secs(10), [skip];
         /// Time for a whole request.
         request_timeout: Span = Span::from_secs(15), [skip];
+        /// Time for a JSON body to arrive, and for a client to take what was sent to it.
+        body_timeout: Span = Span::from_secs(10), [skip];
         /// Open connections; more are refused.
         max_connections: u32 = 60_000, [range(min = 10, max = 1_000_000)];
+        /// Requests that are answered at the same time; more are refused at once with 503.
+        max_in_flight: u32 = 2_000, [range(min = 10, max = 100_000)];
         /// Origins that browsers may call from, for CORS and WebSockets. Empty: same origin only.
         allowed_origins: Vec<String> = Vec::new(), [length(max = 64)];
+        /// Networks of proxies whose X-Forwarded-For is believed. The first address from the right that is in none of them is the client's.
+        trusted_proxies: Vec<IpNet> = private_networks(), [length(max = 64)];
+        /// Whether every answer says what it cost (X-DB-Queries, X-Cache-Hit-Rate). Operators of the platform always see it.
+        debug_headers: bool = false, [skip];
     }
 }
 
@@ -220,6 +229,10 @@ section! {
         access_token_ttl: Span = Span::from_secs(900), [skip];
         /// How long a refresh token is good for.
         refresh_token_ttl: Span = Span::from_secs(2_592_000), [skip];
+        /// How long a session can be refreshed after its login.
+        session_max_age: Span = Span::from_secs(7_776_000), [skip];
+        /// How long an invitation is good for.
+        invitation_ttl: Span = Span::from_secs(604_800), [skip];
     }
 }
 
@@ -289,6 +302,24 @@ section! {
         /// Time until the process ends whatever is still in flight.
         timeout: Span = Span::from_secs(30), [skip];
     }
+}
+
+/// Networks that do not leave a site: in a cluster, proxies are there.
+fn private_networks() -> Vec<IpNet> {
+    [
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ]
+    .into_iter()
+    .filter_map(|network| network.parse().ok())
+    .collect()
 }
 
 fn default_database() -> String {
@@ -364,6 +395,7 @@ redis: {sentinels: ['redis-0.redis:26379']}
     #[case("cache: {l1Capacity: 64MB}", "64MB")]
     #[case("cache: {l1Capactiy: 64Mi}", "l1Capactiy")]
     #[case("rateLimit: {burst: 0}", "burst")]
+    #[case("http: {trustedProxies: [10.0.0.1/33]}", "trustedProxies")]
     fn a_mistake_is_named(#[case] line: &str, #[case] named: &str) {
         let error = parse(&format!("{LEAST}{line}\n")).unwrap_err();
         assert!(error.contains(named), "{error}");

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -15,8 +15,8 @@ use super::error::ApiError;
 use super::observe::Deadline;
 use crate::app::App;
 use crate::domain::page::PageRequest;
-use crate::domain::principal::Principal;
-use crate::domain::token::{Kind, Token};
+use crate::domain::principal::{Permission, Principal};
+use crate::domain::token::Token;
 use crate::routing::{Idempotency, Position, Scope};
 use crate::store::sessions::FindSession;
 
@@ -124,29 +124,34 @@ impl FromRequestParts<App> for Unscoped {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let deadline = parts.extensions.get::<Deadline>().map_or_else(
-            || Instant::now() + app.config().http.request_timeout.get(),
-            |deadline| deadline.0,
-        );
-        let at_least = match parts.headers.get(CONSISTENCY_TOKEN) {
-            None => None,
-            Some(token) => {
-                let position = token
-                    .to_str()
-                    .ok()
-                    .and_then(|token| Position::from_token(token, app.keys()));
-                Some(position.ok_or_else(|| {
-                    ApiError::Malformed("X-Consistency-Token is not one that this API gave out.".to_owned())
-                })?)
-            }
-        };
-        Ok(Self(Scope {
-            tenant: None,
-            deadline,
-            at_least,
-            primary_only: false,
-        }))
+        unscoped(app, &parts.headers, &parts.extensions).map(Self)
     }
+}
+
+/// The scope of a request whose caller is not known.
+pub(super) fn unscoped(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Result<Scope, ApiError> {
+    let deadline = extensions.get::<Deadline>().map_or_else(
+        || Instant::now() + app.config().http.request_timeout.get(),
+        |deadline| deadline.0,
+    );
+    let at_least = match headers.get(CONSISTENCY_TOKEN) {
+        None => None,
+        Some(token) => {
+            let position = token
+                .to_str()
+                .ok()
+                .and_then(|token| Position::from_token(token, app.keys()));
+            Some(position.ok_or_else(|| {
+                ApiError::Malformed("X-Consistency-Token is not one that this API gave out.".to_owned())
+            })?)
+        }
+    };
+    Ok(Scope {
+        tenant: None,
+        deadline,
+        at_least,
+        primary_only: false,
+    })
 }
 
 /// The person who calls, and the scope of what is done for that person.
@@ -161,28 +166,17 @@ pub struct Caller {
 impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Unscoped(scope) = Unscoped::from_request_parts(parts, app).await?;
-        let token = bearer(&parts.headers)?;
-        let person = find_session(app, &token, scope)
-            .await?
-            .ok_or(ApiError::Unauthorized("The access token is not valid, or ended."))?;
-        if let Some(claimed) = parts.headers.get("x-tenant-id")
-            && claimed.to_str().ok().and_then(|text| text.parse().ok()) != Some(person.tenant_id)
-        {
-            return Err(ApiError::Forbidden(
-                "X-Tenant-ID may only repeat the tenant of the access token.",
-            ));
-        }
-        let scope = Scope {
-            tenant: Some(person.tenant_id),
-            ..scope
-        };
-        Ok(Self { person, scope })
+    /// The gate has put the caller there; a route for everybody has none.
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| ApiError::Internal("a public route asks for its caller".to_owned()))
     }
 }
 
-/// A caller who may change something.
+/// A caller who may change something. The route's permission says so too; this says it in the handler's signature.
 #[derive(Debug, Clone)]
 pub struct Writer(pub Caller);
 
@@ -191,7 +185,7 @@ impl FromRequestParts<App> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, app).await?;
-        if caller.person.role.may_write() {
+        if caller.person.may(Permission::Write) {
             Ok(Self(caller))
         } else {
             Err(ApiError::Forbidden("Your role may only read."))
@@ -217,24 +211,6 @@ pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Opti
         )
         .await?;
     Ok(found)
-}
-
-fn bearer(headers: &HeaderMap) -> Result<Token, ApiError> {
-    let text = headers
-        .get(header::AUTHORIZATION)
-        .ok_or(ApiError::Unauthorized(
-            "Send `Authorization: Bearer` with an access token.",
-        ))?
-        .to_str()
-        .unwrap_or_default();
-    let (scheme, token) = text.split_once(' ').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(ApiError::Unauthorized(
-            "Send `Authorization: Bearer` with an access token.",
-        ));
-    }
-    Token::parse(Kind::Access, token.trim())
-        .ok_or(ApiError::Unauthorized("The access token is not valid, or ended."))
 }
 
 /// The header `Idempotency-Key`.

@@ -2,6 +2,7 @@
 //! sets the headers that every answer has.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,10 +18,13 @@ use super::error::{ApiError, PROBLEM_JSON, Problem};
 use crate::app::App;
 use crate::entropy;
 use crate::metrics::{HttpMetrics, LatencyLabels, RequestLabels};
+use crate::tally::{self, Tally};
 
 /// Carries the request id in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
+const DB_QUERIES: HeaderName = HeaderName::from_static("x-db-queries");
+const CACHE_HIT_RATE: HeaderName = HeaderName::from_static("x-cache-hit-rate");
 
 /// Headers of every answer. `X-XSS-Protection: 0` because the filter that it once controlled created leaks of its own;
 /// the API serves no page, so nothing may be loaded or framed.
@@ -46,71 +50,126 @@ pub struct Deadline(pub Instant);
 /// Kept from the time of a request for writing its answer.
 const REST: Duration = Duration::from_millis(300);
 
+/// What is known of a request before it is answered.
+struct Observed {
+    method: &'static str,
+    endpoint: String,
+    id: String,
+    started: Instant,
+    tally: Arc<Tally>,
+}
+
+impl Observed {
+    fn of(request: &Request) -> Self {
+        let endpoint = request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+        Self {
+            method: method_label(request.method()),
+            endpoint,
+            id: request_id(request.headers()),
+            started: Instant::now(),
+            tally: Arc::default(),
+        }
+    }
+
+    fn labels(&self) -> LatencyLabels {
+        LatencyLabels {
+            method: self.method,
+            endpoint: self.endpoint.clone(),
+        }
+    }
+}
+
 /// The layer.
 pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = method_label(request.method());
-    let endpoint = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let id = request_id(request.headers());
-    let limit = started + app.config().http.request_timeout.get();
+    let observed = Observed::of(&request);
+    let limit = observed.started + app.config().http.request_timeout.get();
     request
         .extensions_mut()
         .insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
-    let span = tracing::info_span!("request", http.method = method, http.route = %endpoint, request.id = %id);
-    let work = AssertUnwindSafe(timeout_at(limit, next.run(request))).catch_unwind();
-    let _in_flight = InFlight::new(&app.metrics().http);
+    let span = tracing::info_span!("request", http.method = observed.method, http.route = %observed.endpoint,
+        request.id = %observed.id);
+    let work = tally::scope(observed.tally.clone(), timeout_at(limit, next.run(request)));
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let mut in_flight = InFlight::new(app.metrics().http.clone(), observed.labels());
     let response = match work.instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => ApiError::Timeout.into_response(),
-        Err(_) => span.in_scope(|| ApiError::Internal("a handler panicked".to_owned()).into_response()),
+        Err(_) => {
+            app.metrics().http.panics.inc();
+            span.in_scope(|| ApiError::Internal("a handler panicked".to_owned()).into_response())
+        }
     };
-    let response = finish(response, &id, started);
-    let (took, status) = (started.elapsed(), response.status().as_u16());
-    let http = &app.metrics().http;
-    let labels = LatencyLabels {
-        method,
-        endpoint: endpoint.clone(),
-    };
-    http.duration.get_or_create(&labels).observe(took.as_secs_f64());
-    http.requests
-        .get_or_create(&RequestLabels {
-            method,
-            endpoint,
-            status,
-        })
-        .inc();
-    span.in_scope(|| {
-        tracing::info!(
-            http.status = status,
-            duration_ms = took.as_secs_f64() * 1_000.0,
-            "request_completed"
-        );
-    });
+    in_flight.answered = true;
+    let debug = app.config().http.debug_headers || response.extensions().get::<ToOperator>().is_some();
+    let response = finish(response, &observed, debug);
+    span.in_scope(|| record(&app, observed, response.status().as_u16()));
     response
 }
 
-/// Counts requests that are being answered, also those whose client leaves.
-struct InFlight(prometheus_client::metrics::gauge::Gauge);
+/// Counts and logs a finished request.
+fn record(app: &App, observed: Observed, status: u16) {
+    let http = &app.metrics().http;
+    let took = observed.started.elapsed().as_secs_f64();
+    let labels = observed.labels();
+    http.duration.get_or_create(&labels).observe(took);
+    let statements = observed.tally.statements();
+    http.statements
+        .get_or_create(&labels)
+        .inc_by(u64::from(statements));
+    http.requests
+        .get_or_create(&RequestLabels {
+            method: observed.method,
+            endpoint: observed.endpoint,
+            status,
+        })
+        .inc();
+    tracing::info!(
+        http.status = status,
+        db.statements = statements,
+        duration_ms = took * 1_000.0,
+        "request_completed"
+    );
+}
+
+/// Marks the answer to a caller who operates the platform, and who may see what it cost.
+#[derive(Debug, Clone, Copy)]
+pub struct ToOperator;
+
+/// Counts requests that are being answered. One whose client leaves never gets an answer, and is counted as aborted.
+struct InFlight {
+    http: HttpMetrics,
+    labels: Option<LatencyLabels>,
+    answered: bool,
+}
 
 impl InFlight {
-    fn new(http: &HttpMetrics) -> Self {
+    fn new(http: HttpMetrics, labels: LatencyLabels) -> Self {
         http.in_flight.inc();
-        Self(http.in_flight.clone())
+        Self {
+            http,
+            labels: Some(labels),
+            answered: false,
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.dec();
+        self.http.in_flight.dec();
+        if !self.answered
+            && let Some(labels) = self.labels.take()
+        {
+            self.http.aborted.get_or_create_owned(&labels).inc();
+        }
     }
 }
 
-fn finish(mut response: Response, id: &str, started: Instant) -> Response {
+fn finish(mut response: Response, observed: &Observed, debug: bool) -> Response {
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        problem.request_id = Some(id.to_owned());
+        problem.request_id = Some(observed.id.clone());
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response
@@ -120,12 +179,15 @@ fn finish(mut response: Response, id: &str, started: Instant) -> Response {
     }
     let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(id) = HeaderValue::from_str(&observed.id) {
         headers.insert(REQUEST_ID, id);
     }
-    let millis = started.elapsed().as_secs_f64() * 1_000.0;
+    let millis = observed.started.elapsed().as_secs_f64() * 1_000.0;
     if let Ok(time) = HeaderValue::from_str(&format!("{millis:.2}ms")) {
         headers.insert(RESPONSE_TIME, time);
+    }
+    if debug {
+        cost(headers, &observed.tally);
     }
     if !upgrade {
         for (name, value) in EVERYWHERE {
@@ -136,6 +198,16 @@ fn finish(mut response: Response, id: &str, started: Instant) -> Response {
             .or_insert(HeaderValue::from_static("no-store"));
     }
     response
+}
+
+/// F26: what this request cost, and nothing of what others cost.
+fn cost(headers: &mut HeaderMap, tally: &Tally) {
+    headers.insert(DB_QUERIES, HeaderValue::from(tally.statements()));
+    if let Some(rate) = tally.hit_rate()
+        && let Ok(rate) = HeaderValue::from_str(&format!("{rate:.1}%"))
+    {
+        headers.insert(CACHE_HIT_RATE, rate);
+    }
 }
 
 /// The caller's id if it is harmless, else a new one.

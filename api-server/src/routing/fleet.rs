@@ -21,6 +21,7 @@ use super::choose::{Candidate, Role};
 use super::instance::{Instance, InstanceError, Observation, shares};
 use super::position::Position;
 use super::probe;
+use super::statement::Watch;
 use crate::config::Live;
 use crate::domain::event::Event;
 use crate::metrics::{DatabaseMetrics, InstanceLabels, PoolLabels};
@@ -50,6 +51,7 @@ struct Inner {
     held: Semaphore,
     live: Live,
     metrics: DatabaseMetrics,
+    watch: Arc<Watch>,
     sink: OnceLock<Arc<dyn EventSink>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -87,6 +89,10 @@ impl Fleet {
             changed: watch::Sender::new(()),
             turn: AtomicUsize::new(0),
             held: Semaphore::new(MOST_HELD),
+            watch: Arc::new(Watch {
+                metrics: metrics.clone(),
+                live: live.clone(),
+            }),
             live,
             metrics,
             sink: OnceLock::new(),

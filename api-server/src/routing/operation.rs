@@ -3,12 +3,12 @@
 use std::future::Future;
 
 use serde::Serialize;
-use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::choose::Role;
 use super::position::Position;
+use super::statement::Session;
 use crate::domain::event::{Channel, Event, EventKind};
 use crate::store::outbox;
 
@@ -90,13 +90,13 @@ pub enum StoreError {
 /// A connection that can only read: its transaction is read-only, on the primary too.
 #[derive(Debug)]
 pub struct ReadHandle<'c> {
-    pub(crate) connection: &'c mut PgConnection,
+    pub(crate) connection: &'c mut Session,
 }
 
 /// A transaction on the primary.
 #[derive(Debug)]
 pub struct WriteHandle<'c> {
-    pub(crate) connection: &'c mut PgConnection,
+    pub(crate) connection: &'c mut Session,
     /// The tenant of the transaction.
     pub(crate) tenant: Option<Uuid>,
     pub(super) events: Vec<Event>,

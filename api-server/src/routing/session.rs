@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Postgres, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::instance::Instance;
 use super::position::Position;
+use super::statement::{Session, Watch};
 
 /// How long an ended read may take to give its transaction back.
 const GIVE_BACK: Duration = Duration::from_secs(1);
@@ -25,28 +25,32 @@ const COMMIT: &str = "COMMIT; SELECT (CASE current_setting('synchronous_commit')
 /// A connection in use.
 #[derive(Debug)]
 pub(super) struct Lease {
-    connection: Option<PoolConnection<Postgres>>,
+    session: Option<Session>,
     instance: Arc<Instance>,
     clean: bool,
 }
 
 impl Lease {
     /// Takes a connection.
-    pub(super) async fn take(instance: &Arc<Instance>) -> Result<Self, sqlx::Error> {
+    pub(super) async fn take(instance: &Arc<Instance>, watch: &Arc<Watch>) -> Result<Self, sqlx::Error> {
         // Counted before it waits, so that others choose a less busy instance meanwhile.
         instance.busy.fetch_add(1, Ordering::Relaxed);
         let mut lease = Self {
-            connection: None,
+            session: None,
             instance: instance.clone(),
             clean: true,
         };
-        lease.connection = Some(instance.pool.acquire().await?);
+        lease.session = Some(Session::new(instance.pool.acquire().await?, watch.clone()));
         Ok(lease)
     }
 
-    /// The connection.
-    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.connection.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+    /// The connection, for the statements of an operation.
+    pub(super) fn session(&mut self) -> Result<&mut Session, sqlx::Error> {
+        self.session.as_mut().ok_or(sqlx::Error::WorkerCrashed)
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.session().map(Session::unwatched)
     }
 
     /// Begins a transaction and sets its tenant in one round trip. Without a tenant, a read needs no transaction.
@@ -105,9 +109,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.instance.busy.fetch_sub(1, Ordering::Relaxed);
         if !self.clean
-            && let Some(connection) = &mut self.connection
+            && let Some(session) = &mut self.session
         {
-            connection.close_on_drop();
+            session.close_on_drop();
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Events: written with the change they tell about, read by sockets that come back and by processes without Redis.
 
 use jiff_sqlx::Timestamp;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::event::{Channel, Event, EventKind};
 use crate::entropy;
+use crate::routing::statement::Session;
 use crate::routing::{Read, ReadHandle, StoreError};
 
 /// Appends an event. The row of the channel stays locked until the transaction ends, which gives positions without gaps
 /// that become visible in their order.
 pub(crate) async fn append(
-    on: &mut PgConnection,
+    on: &mut Session,
     tenant: Uuid,
     channel: Channel,
     kind: EventKind,

@@ -90,8 +90,8 @@ impl Read for FindSession {
         sqlx::query_as!(
             Row,
             r#"SELECT session_id AS "session_id!", user_id AS "user_id!", tenant_id AS "tenant_id!", role AS "role!",
-                      expires_at AS "expires_at!: jiff_sqlx::Timestamp"
-                 FROM auth_find_session($1)"#,
+                      is_operator AS "is_operator!", expires_at AS "expires_at!: jiff_sqlx::Timestamp"
+                 FROM auth_find_access($1)"#,
             &self.0,
         )
         .fetch_optional(&mut *on.connection)
@@ -112,7 +112,7 @@ impl Write for TakeTicket {
         sqlx::query_as!(
             Row,
             r#"SELECT session_id AS "session_id!", user_id AS "user_id!", tenant_id AS "tenant_id!", role AS "role!",
-                      expires_at AS "expires_at!: jiff_sqlx::Timestamp"
+                      false AS "is_operator!", expires_at AS "expires_at!: jiff_sqlx::Timestamp"
                  FROM auth_take_ticket($1)"#,
             &self.0,
         )
@@ -128,6 +128,7 @@ struct Row {
     user_id: Uuid,
     tenant_id: Uuid,
     role: String,
+    is_operator: bool,
     expires_at: jiff_sqlx::Timestamp,
 }
 
@@ -141,6 +142,7 @@ impl Row {
                 .role
                 .parse::<Role>()
                 .map_err(|error: UnknownRole| StoreError::Corrupt(error.to_string()))?,
+            is_operator: self.is_operator,
             expires_at: self.expires_at.to_jiff(),
         })
     }

@@ -124,7 +124,8 @@ pub fn write_config(directory: &TempDir, extra: &str) -> PathBuf {
         .split(',')
         .map(ToOwned::to_owned)
         .collect();
-    let database = json!({"instances": instances, "passwordFile": password, "poolSize": 12});
+    let database =
+        json!({"instances": instances, "passwordFile": password, "poolSize": 12, "acquireTimeout": "10s"});
     let master = variable("TANKA_TEST_REDIS_MASTER_NAME");
     let redis = json!({"sentinels": sentinels, "masterName": master, "passwordFile": redis_password});
     let text = format!("database: {database}\nredis: {redis}\n{extra}\n");

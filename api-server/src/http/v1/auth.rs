@@ -140,7 +140,7 @@ impl Minted {
 }
 
 /// Makes a tenant and its owner, and logs the owner in.
-#[utoipa::path(post, path = "/auth/signup", tag = "auth", request_body = SignupRequest, responses(
+#[utoipa::path(post, path = "/auth/signup", tag = "auth", security(()), request_body = SignupRequest, responses(
     (status = 201, body = SignupAnswer),
     (status = 409, description = "The address has an account", body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -199,7 +199,7 @@ async fn signup(
 }
 
 /// Begins a session.
-#[utoipa::path(post, path = "/auth/login", tag = "auth", request_body = LoginRequest, responses(
+#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = LoginRequest, responses(
     (status = 200, body = Tokens),
     (status = 401, description = "Wrong address or password", body = Problem, content_type = "application/problem+json"),
     (status = 503, body = Problem, content_type = "application/problem+json"),
@@ -261,7 +261,7 @@ async fn find_credentials(
 }
 
 /// The person who calls.
-#[utoipa::path(get, path = "/auth/me", tag = "auth", security(("bearer" = [])), responses(
+#[utoipa::path(get, path = "/auth/me", tag = "auth", security(("bearer" = ["read"])), responses(
     (status = 200, body = User),
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]
@@ -274,7 +274,7 @@ async fn me(State(app): State<App>, caller: Caller) -> Result<Answer<User>, ApiE
 }
 
 /// Exchanges a refresh token for new tokens. A token that comes back after it was exchanged ends its session.
-#[utoipa::path(post, path = "/auth/refresh", tag = "auth", request_body = RefreshRequest, responses(
+#[utoipa::path(post, path = "/auth/refresh", tag = "auth", security(()), request_body = RefreshRequest, responses(
     (status = 200, body = Tokens),
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]
@@ -321,7 +321,7 @@ async fn refresh(
 }
 
 /// Ends the session; its sockets close.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", security(("bearer" = [])), responses(
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", security(("bearer" = ["read"])), responses(
     (status = 204, description = "The session has ended"),
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]
@@ -336,7 +336,7 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<Answer<()>, Ap
 }
 
 /// A ticket that opens one WebSocket within 30 seconds.
-#[utoipa::path(post, path = "/auth/ws-ticket", tag = "auth", security(("bearer" = [])), responses(
+#[utoipa::path(post, path = "/auth/ws-ticket", tag = "auth", security(("bearer" = ["read"])), responses(
     (status = 201, body = Ticket),
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]

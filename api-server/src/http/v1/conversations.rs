@@ -33,7 +33,7 @@ pub struct ConversationRequest {
 }
 
 /// The caller's conversations, the most recently active first, each with its last message.
-#[utoipa::path(get, path = "/conversations", tag = "conversations", security(("bearer" = [])), params(PageQuery), responses(
+#[utoipa::path(get, path = "/conversations", tag = "conversations", security(("bearer" = ["read"])), params(PageQuery), responses(
     (status = 200, body = List<Conversation>),
     (status = 401, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -51,7 +51,7 @@ async fn list(
 }
 
 /// Begins a conversation. With `Idempotency-Key`, repeating the request does not begin another one.
-#[utoipa::path(post, path = "/conversations", tag = "conversations", security(("bearer" = [])),
+#[utoipa::path(post, path = "/conversations", tag = "conversations", security(("bearer" = ["write"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request safe for a day")),
     request_body = ConversationRequest, responses(
     (status = 201, body = Conversation),
@@ -77,7 +77,7 @@ async fn create(
 }
 
 /// One conversation.
-#[utoipa::path(get, path = "/conversations/{id}", tag = "conversations", security(("bearer" = [])),
+#[utoipa::path(get, path = "/conversations/{id}", tag = "conversations", security(("bearer" = ["read"])),
     params(("id" = uuid::Uuid, Path)), responses(
     (status = 200, body = Conversation),
     (status = 401, body = Problem, content_type = "application/problem+json"),
@@ -92,7 +92,7 @@ async fn find(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Answ
 }
 
 /// Changes the title.
-#[utoipa::path(patch, path = "/conversations/{id}", tag = "conversations", security(("bearer" = [])),
+#[utoipa::path(patch, path = "/conversations/{id}", tag = "conversations", security(("bearer" = ["write"])),
     params(("id" = uuid::Uuid, Path)), request_body = ConversationRequest, responses(
     (status = 200, body = Conversation),
     (status = 401, body = Problem, content_type = "application/problem+json"),
@@ -116,7 +116,7 @@ async fn rename(
 }
 
 /// Deletes a conversation.
-#[utoipa::path(delete, path = "/conversations/{id}", tag = "conversations", security(("bearer" = [])),
+#[utoipa::path(delete, path = "/conversations/{id}", tag = "conversations", security(("bearer" = ["write"])),
     params(("id" = uuid::Uuid, Path)), responses(
     (status = 204, description = "It is gone"),
     (status = 401, body = Problem, content_type = "application/problem+json"),

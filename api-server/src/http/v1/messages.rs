@@ -28,7 +28,7 @@ pub struct MessageRequest {
 }
 
 /// Messages of a conversation, newest first.
-#[utoipa::path(get, path = "/conversations/{id}/messages", tag = "messages", security(("bearer" = [])),
+#[utoipa::path(get, path = "/conversations/{id}/messages", tag = "messages", security(("bearer" = ["read"])),
     params(("id" = uuid::Uuid, Path), PageQuery), responses(
     (status = 200, body = List<Message>),
     (status = 401, body = Problem, content_type = "application/problem+json"),
@@ -50,7 +50,7 @@ async fn list(
 }
 
 /// Writes a message; sockets of the person receive `message.created`.
-#[utoipa::path(post, path = "/conversations/{id}/messages", tag = "messages", security(("bearer" = [])),
+#[utoipa::path(post, path = "/conversations/{id}/messages", tag = "messages", security(("bearer" = ["write"])),
     params(
         ("id" = uuid::Uuid, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request safe for a day"),

@@ -30,7 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Opens a WebSocket. The first frame is `{"type":"connect","token":"…"}` or `{"type":"connect","ticket":"…"}`, optionally with
 /// `"resume":{"offset":…,"epoch":"…"}` of the last event that was seen; the answer is `connected` with `recovered`.
-#[utoipa::path(get, path = "/ws", tag = "events", responses(
+#[utoipa::path(get, path = "/ws", tag = "events", security(()), responses(
     (status = 101, description = "The connection is a WebSocket now"),
     (status = 403, description = "The origin is not allowed", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Too many sockets", body = Problem, content_type = "application/problem+json"),

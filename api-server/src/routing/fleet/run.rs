@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::Fleet;
 use super::place::Place;
@@ -18,6 +19,7 @@ use crate::routing::position::Position;
 use crate::routing::retry::{Fault, Next, Phase, after, classify};
 use crate::routing::session::Lease;
 use crate::store::idempotency::{self, Claim};
+use crate::tally;
 
 /// Attempts of one read; each goes to another instance if there is one.
 const READ_ATTEMPTS: u32 = 3;
@@ -147,13 +149,19 @@ impl Fleet {
         read: &R,
     ) -> Result<R::Output, StoreError> {
         let started = Instant::now();
+        let _noted = Noted {
+            fleet: self,
+            kind: "read",
+            name: std::any::type_name::<R>(),
+            started,
+        };
         let work = async {
-            let mut lease = Lease::take(&place.instance).await?;
+            let mut lease = Lease::take(&place.instance, &self.0.watch).await?;
             self.0.metrics.acquire.observe(started.elapsed().as_secs_f64());
             lease.begin(scope.tenant, true).await?;
             let output = read
                 .run(&mut ReadHandle {
-                    connection: lease.connection()?,
+                    connection: lease.session()?,
                 })
                 .await;
             match output {
@@ -167,24 +175,21 @@ impl Fleet {
                 }
             }
         };
-        let outcome = tokio::select! {
+        tokio::select! {
             outcome = timeout_at(scope.deadline, work) => {
                 outcome.unwrap_or(Err(StoreError::Unavailable("the read took too long")))
             }
             () = self.gone(&place.instance) => Err(broken()),
-        };
-        self.note_duration("read", std::any::type_name::<R>(), started);
-        outcome
+        }
     }
 
     /// Writes. The work runs in a task of its own: a client that leaves cannot interrupt it between its commit
     /// and the publication of its events.
     pub async fn write<W: Write>(&self, scope: Scope, write: W) -> Result<Written<W::Output>, StoreError> {
         let fleet = self.clone();
-        let task = self
-            .0
-            .tasks
-            .spawn(async move { fleet.write_until_done(&scope, &Plain(write)).await });
+        let task = self.0.tasks.spawn(tally::inherit(
+            async move { fleet.write_until_done(&scope, &Plain(write)).await }.in_current_span(),
+        ));
         task.await.unwrap_or(Err(StoreError::Unknown))
     }
 
@@ -202,10 +207,9 @@ impl Fleet {
             return self.write(scope, write).await;
         };
         let fleet = self.clone();
-        let task = self
-            .0
-            .tasks
-            .spawn(async move { fleet.write_until_done(&scope, &Once { write, key }).await });
+        let task = self.0.tasks.spawn(tally::inherit(
+            async move { fleet.write_until_done(&scope, &Once { write, key }).await }.in_current_span(),
+        ));
         task.await.unwrap_or(Err(StoreError::Unknown))
     }
 
@@ -279,12 +283,18 @@ impl Fleet {
         work: &W,
     ) -> Result<Attempt<W::Output>, Failed> {
         let started = Instant::now();
+        let _noted = Noted {
+            fleet: self,
+            kind: "write",
+            name: std::any::type_name::<W>(),
+            started,
+        };
         let body = async {
-            let mut lease = Lease::take(&place.instance).await?;
+            let mut lease = Lease::take(&place.instance, &self.0.watch).await?;
             self.0.metrics.acquire.observe(started.elapsed().as_secs_f64());
             lease.begin(scope.tenant, false).await?;
             let mut handle = WriteHandle {
-                connection: lease.connection()?,
+                connection: lease.session()?,
                 tenant: scope.tenant,
                 events: Vec::new(),
             };
@@ -316,7 +326,6 @@ impl Fleet {
             },
             () = self.gone(&place.instance) => return Err(committing(broken())),
         };
-        self.note_duration("write", std::any::type_name::<W>(), started);
         Ok(Attempt {
             output,
             position,
@@ -324,14 +333,25 @@ impl Fleet {
             replayed,
         })
     }
+}
 
-    fn note_duration(&self, kind: &'static str, name: &'static str, started: Instant) {
-        let took = started.elapsed();
-        if took >= self.0.live.get().database.slow_query_threshold.get() {
-            self.0.metrics.slow.inc();
+/// Tells of an attempt that took long, also when it failed or was abandoned: waiting for a connection and for the commit included,
+/// which no single statement shows.
+struct Noted<'a> {
+    fleet: &'a Fleet,
+    kind: &'static str,
+    name: &'static str,
+    started: Instant,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        if took >= self.fleet.0.live.get().database.slow_query_threshold.get() {
+            self.fleet.0.metrics.slow_operations.inc();
             tracing::warn!(
-                operation.kind = kind,
-                operation.name = name,
+                operation.kind = self.kind,
+                operation.name = self.name,
                 duration_ms = took.as_secs_f64() * 1_000.0,
                 "slow database operation"
             );

@@ -39,6 +39,7 @@ pub fn config(platform: &Platform) -> Config {
         auth: config::Auth {
             access_token_ttl: api.auth.access_token_ttl,
             refresh_token_ttl: api.auth.refresh_token_ttl,
+            ..config::Auth::default()
         },
         cache: cache(api),
         rate_limit: config::RateLimit {
