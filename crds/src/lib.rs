@@ -3,6 +3,7 @@
 
 pub mod conditions;
 pub mod config;
+pub mod kstatus;
 pub mod names;
 pub mod platform;
 pub mod units;

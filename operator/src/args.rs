@@ -11,14 +11,19 @@ use crate::platform::validate::Release;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "tanka-operator", version)]
 pub struct Arguments {
-    /// Namespace to keep platforms in; all namespaces when absent.
-    #[arg(long, env = "TANKA_WATCH_NAMESPACE")]
-    pub watch_namespace: Option<String>,
+    /// Namespaces to keep platforms in, with a comma between them; all namespaces when absent.
+    #[arg(
+        long,
+        alias = "watch-namespace",
+        env = "TANKA_WATCH_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub watch_namespaces: Vec<String>,
     /// Namespace of the operator, for its Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "tanka-system")]
     pub namespace: String,
-    /// Name of this process in the leader election.
-    #[arg(long, env = "POD_NAME", default_value = "tanka-operator")]
+    /// Name of this process in the leader election: no other process may have it. Made from the process id when absent.
+    #[arg(long, env = "POD_NAME", default_value_t = format!("tanka-operator-{}", std::process::id()))]
     pub identity: String,
     /// ServiceAccount of the operator, for the rights that it gives itself in namespaces that hold a platform.
     #[arg(long, env = "TANKA_SERVICE_ACCOUNT", default_value = "tanka-operator")]
@@ -79,6 +84,12 @@ impl Arguments {
             postgres: self.images.postgres_image.clone(),
             redis: self.images.redis_image.clone(),
         }
+    }
+
+    /// The namespaces to keep platforms in; none means all.
+    pub fn namespaces(&self) -> Vec<&str> {
+        let named = self.watch_namespaces.iter().map(|name| name.trim());
+        named.filter(|name| !name.is_empty()).collect()
     }
 
     /// The role that it gives itself where it works.

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod health;
+pub mod keeper;
 pub mod leader;
 pub mod metrics;
 pub mod platform;

@@ -1,8 +1,11 @@
 //! Metrics of the operator. Labels come from closed sets only: never a name of a platform.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+mod census;
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::runtime::reflector::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -11,21 +14,32 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::census::{Census, Queue};
+use crate::platform::cache::Guarded;
 use crate::platform::object::Kind;
+use crate::platform::pending::Pending;
 
-/// What was asked of the API server.
+/// Why something was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(missing_docs, reason = "the names are Kubernetes' own")]
-pub enum Verb {
-    Create,
-    Apply,
-    Delete,
+pub enum Cause {
+    /// The object was not there.
+    Missing,
+    /// A field that is ours was not as it should be: the spec has changed, or somebody else changed the object.
+    Differs,
+    /// The object has no place any more.
+    Obsolete,
+    /// A field is handed over to another writer.
+    HandOver,
+    /// The operator's own rights in a namespace.
+    Rights,
+    /// What was observed has changed.
+    Status,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
     kind: &'static str,
-    verb: Verb,
+    reason: Cause,
 }
 
 /// All metrics; clones share them.
@@ -34,6 +48,7 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     writes: Family<Write, Counter>,
     reconciles: Histogram,
+    waits: Histogram,
     failures: Counter,
     failovers: Histogram,
     leader: Gauge,
@@ -41,69 +56,76 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("tanka");
         let metrics = Self {
             writes: Family::default(),
             // From a look that finds nothing to do to one that waits for every deadline.
             reconciles: Histogram::new([
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
             ]),
+            waits: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
             failures: Counter::default(),
             failovers: Histogram::new([0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0]),
             leader: Gauge::default(),
-            registry: Arc::default(),
+            registry: Arc::new(Mutex::new(Registry::with_prefix("tanka"))),
         };
-        registry.register(
-            "apiserver_writes",
-            "Requests that change something, by kind and verb",
-            metrics.writes.clone(),
-        );
-        registry.register_with_unit(
-            "reconcile_duration",
-            "Time of one look at one platform",
-            Unit::Seconds,
-            metrics.reconciles.clone(),
-        );
-        registry.register(
-            "reconcile_failures",
-            "Looks that failed",
-            metrics.failures.clone(),
-        );
-        registry.register_with_unit(
-            "postgres_failover_downtime",
-            "Time without a primary",
-            Unit::Seconds,
-            metrics.failovers.clone(),
-        );
-        registry.register(
-            "operator_leader",
-            "1 while this process is the leader",
-            metrics.leader.clone(),
-        );
-        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics.register();
         metrics
     }
 }
 
 impl Metrics {
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register(
+            "apiserver_writes",
+            "Requests that change something, by kind and reason",
+            self.writes.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of one look at one platform",
+            Unit::Seconds,
+            self.reconciles.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_queue_wait",
+            "Time from a change of a platform's objects to the look at it",
+            Unit::Seconds,
+            self.waits.clone(),
+        );
+        registry.register("reconcile_failures", "Looks that failed", self.failures.clone());
+        registry.register_with_unit(
+            "postgres_failover_downtime",
+            "Time without a primary",
+            Unit::Seconds,
+            self.failovers.clone(),
+        );
+        registry.register(
+            "operator_leader",
+            "1 while this process is the leader",
+            self.leader.clone(),
+        );
+    }
+
+    /// Counts the platforms by their conditions, and those that wait for a look, whenever somebody asks.
+    pub fn watch(&self, platforms: Vec<Store<Guarded>>, pending: Vec<Pending>) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(Census(platforms)));
+        registry.register_collector(Box::new(Queue(pending)));
+    }
+
     /// Counts a write.
-    pub fn write(&self, kind: Kind, verb: Verb) {
-        self.writes
-            .get_or_create(&Write {
-                kind: kind.as_str(),
-                verb,
-            })
-            .inc();
+    pub fn write(&self, kind: Kind, reason: Cause) {
+        self.count(kind.as_str(), reason);
     }
 
     /// Counts a write of status.
     pub fn status_write(&self) {
-        self.writes
-            .get_or_create(&Write {
-                kind: "TankaPlatformStatus",
-                verb: Verb::Apply,
-            })
-            .inc();
+        self.count("TankaPlatform", Cause::Status);
+    }
+
+    fn count(&self, kind: &'static str, reason: Cause) {
+        self.writes.get_or_create(&Write { kind, reason }).inc();
     }
 
     /// Times a look until the guard is dropped.
@@ -112,6 +134,11 @@ impl Metrics {
             started: Instant::now(),
             histogram: self.reconciles.clone(),
         }
+    }
+
+    /// Records how long a platform has waited for a look.
+    pub fn waited(&self, time: Duration) {
+        self.waits.observe(time.as_secs_f64());
     }
 
     /// Counts a failed look.

@@ -12,6 +12,7 @@ pub mod fixtures;
 pub mod grant;
 pub mod object;
 pub mod observe;
+pub mod pending;
 pub mod plan;
 pub mod report;
 pub mod status;
@@ -34,6 +35,7 @@ use self::failover::Tracker;
 use self::grant::Grants;
 use self::observe::World;
 use self::observe::probe::Probe;
+use self::pending::Pending;
 use self::report::Reporter;
 use self::status::Inputs;
 use self::validate::{Platform, Release, validate};
@@ -50,6 +52,8 @@ pub struct Context {
     pub release: Release,
     /// Watch caches.
     pub caches: Caches,
+    /// Platforms that wait for a look.
+    pub pending: Pending,
     /// Reads the rest of the world.
     pub probe: Probe,
     /// Gives the operator its rights in a namespace.
@@ -115,6 +119,12 @@ async fn guarded(object: &Guarded, context: &Context) -> Result<Action, Error> {
         .as_ref()
         .map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
     let _timer = context.metrics.reconcile();
+    if let Some(waited) = context
+        .pending
+        .begin(&object.namespace().unwrap_or_default(), &object.name_any())
+    {
+        context.metrics.waited(waited);
+    }
     if stored.metadata.deletion_timestamp.is_some() {
         // Owner references delete what belongs to the platform; there is nothing that could hang.
         return Ok(Action::await_change());
@@ -138,8 +148,8 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
         report(stored, platform, &World::default(), context).await?;
     }
     context.grants.ensure(platform).await?;
-    context.caches.ready().await;
-    let (mut world, credentials) = context.probe.observe(platform, &context.caches).await?;
+    let cache = context.caches.of(&platform.namespace).await?;
+    let (mut world, credentials) = context.probe.observe(platform, &cache).await?;
     context
         .applier
         .remember_credentials(&platform.namespace, credentials);
@@ -176,7 +186,7 @@ async fn report(
     if let Some(failover) = &failover {
         context.metrics.failover(failover.downtime_millis);
     }
-    let before = stored.status.clone().unwrap_or_default();
+    let before = context.reporter.latest(stored);
     let inputs = Inputs {
         platform,
         world,

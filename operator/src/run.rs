@@ -1,15 +1,13 @@
 //! The process: election, controller, and an orderly end.
 
-use std::sync::{Arc, Mutex};
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt;
+use futures::FutureExt;
+use futures::future::select_all;
+use kube::Config as ClientConfig;
 use kube::api::Api;
-use kube::runtime::controller::{Config, Controller};
-use kube::runtime::events::{Recorder, Reporter as EventReporter};
-use kube::runtime::watcher;
-use kube::{Client, Config as ClientConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,22 +15,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Arguments, LogFormat};
 use crate::health::{self, Readiness};
+use crate::keeper::Keeper;
 use crate::leader;
+use crate::leader::fence::Fence;
 use crate::metrics::Metrics;
-use crate::platform::apply::Applier;
-use crate::platform::cache::{Caches, Changes, Guarded};
-use crate::platform::grant::Grants;
-use crate::platform::observe::probe::Probe;
-use crate::platform::report::Reporter;
-use crate::platform::{Context, after_error, reconcile};
-
-/// Changes that come within this time are looked at together.
-const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// Runs until a signal comes or the lease is lost.
 ///
 /// # Errors
-/// When the API server cannot be reached at the start, the address cannot be bound, or the lease is lost.
+/// When the API server's address is not known, ours cannot be bound, or the lease is lost.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     start_log(&arguments)?;
     let metrics = Metrics::default();
@@ -47,89 +38,90 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         metrics.clone(),
         stop.clone(),
     ));
-    let mut config = ClientConfig::infer()
-        .await
-        .context("no way to the Kubernetes API: neither a kubeconfig nor a service account")?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    let client = Client::try_from(config)?;
-    let mut claim = leader::stand(client.clone(), &arguments.namespace, &arguments.identity).await?;
+    let mut signals = Signals::new()?;
+    let outcome = tokio::select! {
+        outcome = lead(&arguments, &metrics, &readiness) => outcome,
+        () = signals.next() => Ok(None),
+    };
+    let outcome = match outcome {
+        Ok(Some(mut leadership)) => {
+            let outcome = tokio::select! {
+                () = leadership.work => Err(anyhow::anyhow!("the controller has ended by itself")),
+                () = leadership.claim.lost() => Err(anyhow::anyhow!("the lease is lost: ending, so that there are never two leaders")),
+                () = signals.next() => Ok(()),
+            };
+            metrics.leader(false);
+            if outcome.is_ok() {
+                leadership.claim.release().await;
+            }
+            outcome
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    stop.cancel();
+    let _ = server.await;
+    outcome
+}
+
+/// A won election, and the work that comes with it.
+struct Leadership {
+    claim: leader::Claim,
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Waits for the lease and prepares the work.
+async fn lead(
+    arguments: &Arguments,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> anyhow::Result<Option<Leadership>> {
+    let config = connection().await?;
+    let fence = Fence::new(&arguments.identity);
+    let client = leader::fenced(config.clone(), &fence)?;
+    let mut claim = leader::stand(config, &arguments.namespace, &arguments.identity, &fence).await?;
     readiness.set();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = arguments.identity,
         "stands in line for the lease"
     );
-    let mut signals = Signals::new()?;
-    tokio::select! {
-        won = claim.won() => won?,
-        () = signals.next() => {
-            claim.release().await;
-            return Ok(());
-        }
-    }
+    claim.won().await?;
     metrics.leader(true);
     tracing::info!("leads");
-    let (caches, changes) = Caches::watch(&client, arguments.watch_namespace.as_deref());
-    let context = Arc::new(context(&arguments, &client, &metrics, caches));
-    let controller = keep(&client, &arguments, context, changes, stop.clone());
-    let outcome = tokio::select! {
-        () = controller => Err(anyhow::anyhow!("the controller has ended by itself")),
-        () = claim.lost() => Err(anyhow::anyhow!("the lease is lost: ending, so that there are never two leaders")),
-        () = signals.next() => Ok(()),
+    let namespaces = arguments.namespaces();
+    let keepers: Vec<Keeper> = if namespaces.is_empty() {
+        vec![Keeper::new(
+            arguments,
+            &client,
+            metrics,
+            Api::all(client.clone()),
+            1,
+        )]
+    } else {
+        let api = |namespace: &&str| Api::namespaced(client.clone(), namespace);
+        let of = |namespace| Keeper::new(arguments, &client, metrics, api(namespace), namespaces.len());
+        namespaces.iter().map(of).collect()
     };
-    stop.cancel();
-    if outcome.is_ok() {
-        claim.release().await;
-    }
-    let _ = server.await;
-    outcome
+    metrics.watch(
+        keepers.iter().map(Keeper::platforms).collect(),
+        keepers.iter().map(Keeper::pending).collect(),
+    );
+    // One that ends takes the process with it: no namespace is left unkept in silence.
+    let work = select_all(keepers.into_iter().map(|keeper| keeper.run().boxed()));
+    let work = work.map(drop).boxed();
+    Ok(Some(Leadership { claim, work }))
 }
 
-fn context(arguments: &Arguments, client: &Client, metrics: &Metrics, caches: Caches) -> Context {
-    let source = EventReporter {
-        controller: "tanka-operator".to_owned(),
-        instance: Some(arguments.identity.clone()),
-    };
-    let recorder = Recorder::new(client.clone(), source);
-    Context {
-        release: arguments.release(),
-        caches,
-        probe: Probe::new(client.clone()),
-        grants: Grants::new(client.clone(), metrics.clone(), arguments.grant()),
-        applier: Applier::new(client.clone(), metrics.clone()),
-        reporter: Reporter::new(client.clone(), recorder, metrics.clone()),
-        metrics: metrics.clone(),
-        memories: Mutex::default(),
-    }
-}
-
-async fn keep(
-    client: &Client,
-    arguments: &Arguments,
-    context: Arc<Context>,
-    changes: Changes,
-    stop: CancellationToken,
-) {
-    let api: Api<Guarded> = match &arguments.watch_namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    // The caches fill only while somebody takes what they report, so that is where the changes are taken before the first look.
-    Controller::new(api, watcher::Config::default())
-        .with_config(
-            Config::default()
-                .concurrency(arguments.concurrency)
-                .debounce(DEBOUNCE),
-        )
-        .reconcile_on(changes)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, context)
-        .for_each(|outcome| async move {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the controller reported");
-            }
-        })
-        .await;
+async fn connection() -> anyhow::Result<ClientConfig> {
+    let mut config = ClientConfig::infer()
+        .await
+        .context("no way to the Kubernetes API: neither a kubeconfig nor a service account")?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    // One owner of retries: the look that failed is repeated as a whole, later each time. A request that waits in the client to be
+    // sent again would be sent for a plan that is old, or by a process that does not lead any more.
+    config.default_retry = false;
+    Ok(config)
 }
 
 fn start_log(arguments: &Arguments) -> anyhow::Result<()> {

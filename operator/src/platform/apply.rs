@@ -20,7 +20,7 @@ use super::plan::Plan;
 use super::plan::prune::Deletion;
 use super::plan::scaling::SEED_MANAGER;
 use super::validate::Platform;
-use crate::metrics::{Metrics, Verb};
+use crate::metrics::{Cause, Metrics};
 
 /// Length of a generated password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
@@ -109,7 +109,7 @@ impl Applier {
             field_manager: Some(names::FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        self.metrics.write(Kind::Secret, Verb::Create);
+        self.metrics.write(Kind::Secret, Cause::Missing);
         match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
             // Somebody was faster; what is there counts.
             Err(Error::Api(status)) if status.code == 409 => Ok(()),
@@ -148,7 +148,7 @@ impl Applier {
             // The cache is behind, or the name is somebody else's: the next look decides.
             return Ok(());
         }
-        self.metrics.write(Kind::Deployment, Verb::Apply);
+        self.metrics.write(Kind::Deployment, Cause::HandOver);
         match bounded(api.patch(
             &name,
             &PatchParams::apply(SEED_MANAGER).force(),
@@ -183,7 +183,12 @@ impl Applier {
                 return Ok(Ok(()));
             }
         }
-        self.metrics.write(object.key.kind, Verb::Apply);
+        let cause = if live.is_some() {
+            Cause::Differs
+        } else {
+            Cause::Missing
+        };
+        self.metrics.write(object.key.kind, cause);
         let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
         match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(&object.manifest))).await {
             Ok(stored) => {
@@ -239,7 +244,7 @@ impl Applier {
             preconditions: Some(preconditions),
             ..DeleteParams::background()
         };
-        self.metrics.write(deletion.key.kind, Verb::Delete);
+        self.metrics.write(deletion.key.kind, Cause::Obsolete);
         tracing::info!(platform.name, platform.namespace, object = %deletion.key, "deleted, it has no place any more");
         match bounded(
             self.api(platform, deletion.key.kind)

@@ -1,6 +1,9 @@
 //! Watch caches of the objects that platforms consist of, and the signal that one of them has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::ready;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crds::TankaPlatform;
 use crds::names;
@@ -8,27 +11,81 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{Api, DynamicObject};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::object::{Key, Kind};
+use super::pending::Pending;
 
 /// The watched resource: an object that cannot be read stops nothing else.
 pub type Guarded = DeserializeGuard<TankaPlatform>;
 
-/// Caches of all watched kinds.
+/// Longer than the first lists take.
+const FILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Watch caches, a set for each namespace that holds a platform: nowhere else may the operator read.
 pub struct Caches {
-    stores: BTreeMap<Kind, Store<DynamicObject>>,
+    client: Client,
+    pending: Pending,
+    namespaces: Mutex<HashMap<String, Arc<NamespaceCache>>>,
 }
 
-/// Names of the platforms whose objects changed.
-pub type Changes = SelectAll<BoxStream<'static, ObjectRef<Guarded>>>;
+/// Caches of all watched kinds in one namespace. They are kept up to date as long as this lives.
+pub struct NamespaceCache {
+    stores: BTreeMap<Kind, Store<DynamicObject>>,
+    watches: JoinHandle<()>,
+}
+
+impl Drop for NamespaceCache {
+    fn drop(&mut self) {
+        self.watches.abort();
+    }
+}
 
 impl Caches {
-    /// Starts to watch, in one namespace or in all. The caches fill while the returned stream is polled.
-    pub fn watch(client: &Client, namespace: Option<&str>) -> (Self, Changes) {
+    /// No namespace is watched yet.
+    pub fn new(client: Client, pending: Pending) -> Self {
+        Self {
+            client,
+            pending,
+            namespaces: Mutex::default(),
+        }
+    }
+
+    /// The caches of a namespace, filled. The first who asks makes the operator watch there.
+    ///
+    /// # Errors
+    /// When they are not filled in time, because the API server is slow or refuses.
+    pub async fn of(&self, namespace: &str) -> Result<Arc<NamespaceCache>, kube::Error> {
+        let cache = Arc::clone(
+            lock(&self.namespaces)
+                .entry(namespace.to_owned())
+                .or_insert_with(|| Arc::new(NamespaceCache::watch(&self.client, namespace, &self.pending))),
+        );
+        match timeout(FILL_DEADLINE, cache.ready()).await {
+            Ok(true) => Ok(cache),
+            _ => Err(kube::Error::Service(
+                format!("the objects in namespace {namespace} could not be listed in time").into(),
+            )),
+        }
+    }
+
+    /// Stops to watch where no platform is left.
+    pub fn keep_only(&self, namespaces: &HashSet<String>) {
+        lock(&self.namespaces).retain(|namespace, _| namespaces.contains(namespace));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl NamespaceCache {
+    fn watch(client: &Client, namespace: &str, pending: &Pending) -> Self {
         let mut stores = BTreeMap::new();
         let mut changes = SelectAll::new();
         for kind in Kind::WATCHED {
@@ -36,11 +93,17 @@ impl Caches {
             stores.insert(kind, store);
             changes.push(stream);
         }
-        (Self { stores }, changes)
+        let (namespace, pending) = (namespace.to_owned(), pending.clone());
+        // One task for all kinds: it takes what they report, which is what fills the stores.
+        let watches = tokio::spawn(changes.for_each(move |platform| {
+            pending.mark((namespace.clone(), platform));
+            ready(())
+        }));
+        Self { stores, watches }
     }
 
     /// Whether every cache has been filled once.
-    pub async fn ready(&self) -> bool {
+    async fn ready(&self) -> bool {
         for store in self.stores.values() {
             if store.wait_until_ready().await.is_err() {
                 return false;
@@ -50,13 +113,12 @@ impl Caches {
     }
 
     /// All cached objects of a platform.
-    pub fn objects(&self, namespace: &str, platform: &str) -> BTreeMap<Key, Value> {
+    pub fn objects(&self, platform: &str) -> BTreeMap<Key, Value> {
         let of_platform = |object: &DynamicObject| {
-            object.metadata.namespace.as_deref() == Some(namespace)
-                && object
-                    .labels()
-                    .get(names::PLATFORM_LABEL)
-                    .is_some_and(|name| name == platform)
+            object
+                .labels()
+                .get(names::PLATFORM_LABEL)
+                .is_some_and(|name| name == platform)
         };
         let mut objects = BTreeMap::new();
         for (kind, store) in &self.stores {
@@ -70,16 +132,14 @@ impl Caches {
     }
 }
 
+/// A store, and the names of the platforms whose objects in it change.
 fn watch_kind(
     client: Client,
-    namespace: Option<&str>,
+    namespace: &str,
     kind: Kind,
-) -> (Store<DynamicObject>, BoxStream<'static, ObjectRef<Guarded>>) {
+) -> (Store<DynamicObject>, BoxStream<'static, String>) {
     let resource = kind.api_resource();
-    let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
-    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
     let writer = reflector::store::Writer::new(resource);
     let store = writer.as_reader();
     let selector = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
@@ -94,10 +154,6 @@ fn watch_kind(
         .reflect(writer)
         .touched_objects()
         .inspect_err(move |error| tracing::warn!(%error, kind = kind.as_str(), "a watch was interrupted and is tried again"))
-        .filter_map(|object| async move {
-            let object = object.ok()?;
-            let platform = object.labels().get(names::PLATFORM_LABEL)?.clone();
-            Some(ObjectRef::new(&platform).within(object.metadata.namespace.as_deref()?))
-        });
+        .filter_map(|object| ready(object.ok().and_then(|object| object.labels().get(names::PLATFORM_LABEL).cloned())));
     (store, stream.boxed())
 }

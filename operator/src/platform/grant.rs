@@ -3,18 +3,25 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::build::metadata::owner;
 use super::deadline::bounded;
 use super::validate::Platform;
-use crate::metrics::{Metrics, Verb};
+use crate::metrics::{Cause, Metrics};
 use crate::platform::object::Kind;
 use crds::names;
+
+/// How often is looked whether the role has come into effect.
+const TRIES: u32 = 50;
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whom the operator gives which role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,18 +84,36 @@ impl Grants {
         });
         let api: Api<RoleBinding> = Api::namespaced(self.client.clone(), &platform.namespace);
         let manager = format!("{}-{}", names::FIELD_MANAGER, platform.uid);
-        self.metrics.write(Kind::RoleBinding, Verb::Apply);
+        self.metrics.write(Kind::RoleBinding, Cause::Rights);
         bounded(api.patch(
             names::FIELD_MANAGER,
             &PatchParams::apply(&manager).force(),
             &Patch::Apply(&binding),
         ))
         .await?;
+        self.effective(&platform.namespace).await?;
         self.done
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(platform.uid.clone());
         Ok(())
+    }
+
+    /// Waits until the API server's authorizer knows of the binding, which it learns a moment after it was stored.
+    async fn effective(&self, namespace: &str) -> Result<(), kube::Error> {
+        let api: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace);
+        for _ in 0..TRIES {
+            match bounded(api.list_metadata(&ListParams::default().limit(1))).await {
+                Err(kube::Error::Api(status)) if status.code == 403 => sleep(PAUSE).await,
+                other => return other.map(drop),
+            }
+        }
+        Err(kube::Error::Service(
+            format!(
+                "the operator's role is bound in namespace {namespace}, and still its requests are forbidden"
+            )
+            .into(),
+        ))
     }
 
     /// Looks again before the next use: a request was forbidden, so somebody may have taken the binding away.

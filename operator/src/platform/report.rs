@@ -1,5 +1,8 @@
 //! Writing status and events: only what differs, and an event only when readiness flips or its reason changes.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use crds::conditions::ConditionType;
 use crds::names;
 use crds::{TankaPlatform, TankaPlatformStatus};
@@ -19,6 +22,14 @@ pub struct Reporter {
     client: Client,
     recorder: Recorder,
     metrics: Metrics,
+    /// What was written last, by namespace and name, until the watch has brought it back.
+    written: Mutex<HashMap<(String, String), Written>>,
+}
+
+/// A status, and the version of the object that it made.
+struct Written {
+    version: u64,
+    status: TankaPlatformStatus,
 }
 
 impl Reporter {
@@ -28,6 +39,21 @@ impl Reporter {
             client,
             recorder,
             metrics,
+            written: Mutex::default(),
+        }
+    }
+
+    /// The status as it is: the one that is stored, or, where the object is older than our last write, what was written then.
+    /// Otherwise a look that comes before the watch would write over it, with times that never were.
+    pub fn latest(&self, stored: &TankaPlatform) -> TankaPlatformStatus {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = place(stored);
+        match written.get(&place) {
+            Some(last) if version(stored) < last.version => last.status.clone(),
+            _ => {
+                written.remove(&place);
+                stored.status.clone().unwrap_or_default()
+            }
         }
     }
 
@@ -41,7 +67,7 @@ impl Reporter {
         message: &str,
         now: Timestamp,
     ) -> Result<(), kube::Error> {
-        let before = stored.status.clone().unwrap_or_default();
+        let before = self.latest(stored);
         let generation = stored.metadata.generation.unwrap_or_default();
         self.write(stored, &status::invalid(message, generation, &before, now))
             .await
@@ -56,7 +82,8 @@ impl Reporter {
         stored: &TankaPlatform,
         status: &TankaPlatformStatus,
     ) -> Result<(), kube::Error> {
-        if stored.status.as_ref() == Some(status) {
+        let before = self.latest(stored);
+        if before == *status {
             return Ok(());
         }
         let namespace = stored.namespace().unwrap_or_default();
@@ -68,20 +95,33 @@ impl Reporter {
         });
         let parameters = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
         self.metrics.status_write();
-        bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await?;
-        self.announce(stored, status).await;
+        let after = bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await?;
+        let written = Written {
+            version: version(&after),
+            status: status.clone(),
+        };
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(place(stored), written);
+        self.announce(stored, &before, status).await;
         Ok(())
     }
 
     /// Publishes a change of readiness. An event that cannot be written is not worth a failure.
-    async fn announce(&self, stored: &TankaPlatform, status: &TankaPlatformStatus) {
+    async fn announce(
+        &self,
+        stored: &TankaPlatform,
+        before: &TankaPlatformStatus,
+        status: &TankaPlatformStatus,
+    ) {
         let of = |conditions: &[Condition]| {
             conditions
                 .iter()
                 .find(|c| c.type_ == ConditionType::Ready.as_str())
                 .cloned()
         };
-        let before = stored.status.as_ref().and_then(|status| of(&status.conditions));
+        let before = of(&before.conditions);
         let Some(after) = of(&status.conditions) else {
             return;
         };
@@ -104,8 +144,20 @@ impl Reporter {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &stored.object_ref(&())).await {
+        if let Err(error) = bounded(self.recorder.publish(&event, &stored.object_ref(&()))).await {
             tracing::warn!(%error, "an event could not be published");
         }
     }
+}
+
+fn place(stored: &TankaPlatform) -> (String, String) {
+    (stored.namespace().unwrap_or_default(), stored.name_any())
+}
+
+/// Versions of one object can be compared: they are numbers that grow.
+fn version(stored: &TankaPlatform) -> u64 {
+    stored
+        .resource_version()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }

@@ -1,8 +1,6 @@
 //! A namespace of its own for each test, and the operator's real binary at work in it.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use crds::platform::crd;
@@ -15,13 +13,15 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
+use crate::process::Operator;
+
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
 /// Path of the kubeconfig of the API server under test.
-fn kubeconfig() -> String {
+pub fn kubeconfig() -> String {
     std::env::var("TANKA_TEST_KUBECONFIG").expect(
         "TANKA_TEST_KUBECONFIG names no kubeconfig: run `make test`, or start a control plane with \
          `e2e/cluster/build` and `tanka-cluster up --control-plane-only --controller-manager`",
@@ -58,7 +58,15 @@ async fn install(client: Client) {
 }
 
 /// Waits until `check` has an answer.
-pub async fn eventually<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, check: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_within(PATIENCE, what, check).await
+}
+
+/// The same, with a patience of its own.
+pub async fn eventually_within<T, F>(patience: Duration, what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -67,7 +75,7 @@ where
         if let Some(answer) = check().await {
             return answer;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(begun.elapsed() < patience, "waited in vain for {what}");
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -79,18 +87,6 @@ pub struct World {
     /// The namespace.
     pub namespace: String,
     operator: Option<Operator>,
-}
-
-struct Operator {
-    process: Child,
-    port: u16,
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl World {
@@ -117,32 +113,23 @@ impl World {
 
     /// Starts the operator, bound to the namespace.
     pub fn start_operator(&mut self) {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_tanka-operator"))
-            .env("KUBECONFIG", kubeconfig())
-            .args([
-                "--watch-namespace",
-                &self.namespace,
-                "--namespace",
-                &self.namespace,
-                "--identity",
-                "test",
-            ])
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--log-format", "text"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(process.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            log.lines()
-                .map_while(Result::ok)
-                .for_each(|line| println!("{line}"));
-        });
-        self.operator = Some(Operator { process, port });
+        let namespace = self.namespace.clone();
+        let arguments = [
+            "--watch-namespaces",
+            &namespace,
+            "--namespace",
+            &namespace,
+            "--identity",
+            "test",
+            "--log-format",
+            "text",
+        ];
+        self.adopt(Operator::start(Path::new(&kubeconfig()), &arguments, &[]));
+    }
+
+    /// Takes an operator that was started in another way.
+    pub fn adopt(&mut self, operator: Operator) {
+        self.operator = Some(operator);
     }
 
     /// Ends the operator as a crash would.
@@ -151,9 +138,12 @@ impl World {
     }
 
     /// The operator's own count of writes.
+    #[expect(
+        clippy::unused_async,
+        reason = "tests wait for it as for every other question"
+    )]
     pub async fn writes(&self) -> u64 {
-        let port = self.operator.as_ref().unwrap().port;
-        let text = tokio::task::spawn_blocking(move || metrics(port)).await.unwrap();
+        let text = self.operator.as_ref().unwrap().get("/metrics");
         let lines = text
             .lines()
             .filter(|line| line.starts_with("tanka_apiserver_writes_total"));
@@ -221,15 +211,4 @@ impl World {
         }
         panic!("the operator goes on writing although nothing changes");
     }
-}
-
-/// One request by hand: no client is needed for it.
-fn metrics(port: u16) -> String {
-    use std::io::{Read, Write};
-    let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).unwrap();
-    text
 }

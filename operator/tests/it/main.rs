@@ -7,6 +7,11 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod election;
+mod gitops;
 mod harness;
+mod identity;
+mod process;
 mod reconcile;
+mod rights;
 mod rules;

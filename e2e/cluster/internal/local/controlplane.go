@@ -97,6 +97,9 @@ func (l *Local) component(holder int, name string, arguments []string) *daemon {
 
 // startServers starts etcd and the API server together; the latter waits for the former by itself.
 func (l *Local) startServers(holder int, wanted record) ([]*daemon, error) {
+	if err := writeFile(l.Path("audit-policy.yaml"), settings.AuditPolicy()); err != nil {
+		return nil, err
+	}
 	return l.ensureAll(
 		l.component(holder, "etcd", settings.Etcd(l.Cluster)),
 		l.component(holder, "kube-apiserver", settings.APIServer(l.Cluster, wanted.ControllerManager)),

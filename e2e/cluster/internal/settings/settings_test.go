@@ -13,7 +13,7 @@ import (
 func TestConfigurationFilesParse(t *testing.T) {
 	c := layout.Cluster{Name: "a", State: "/state", Cache: "/cache"}
 	for name, text := range map[string]string{
-		"kubelet": Kubelet(c, 1), "kube-proxy": KubeProxy(c, 1), "kubeconfig": Kubeconfig("a", "https://127.0.0.1:1", []byte("a"), nil, nil),
+		"kubelet": Kubelet(c, 1), "kube-proxy": KubeProxy(c, 1), "audit policy": AuditPolicy(), "kubeconfig": Kubeconfig("a", "https://127.0.0.1:1", []byte("a"), nil, nil),
 	} {
 		var value map[string]any
 		if err := yaml.UnmarshalStrict([]byte(text), &value); err != nil {

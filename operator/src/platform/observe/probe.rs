@@ -21,7 +21,7 @@ use super::pods::Pod;
 use super::sentinel::{Sentinel, pod_name};
 use super::{World, pods};
 use crate::platform::build::secrets;
-use crate::platform::cache::Caches;
+use crate::platform::cache::NamespaceCache;
 use crate::platform::deadline::bounded;
 use crate::platform::object::Kind;
 use crate::platform::validate::{Cache, Database, Platform};
@@ -63,9 +63,9 @@ impl Probe {
     pub async fn observe(
         &self,
         platform: &Platform,
-        caches: &Caches,
+        cache: &NamespaceCache,
     ) -> Result<(World, Credentials), kube::Error> {
-        let objects = caches.objects(&platform.namespace, &platform.name);
+        let objects = cache.objects(&platform.name);
         let pods: Vec<_> = objects
             .iter()
             .filter(|(key, _)| key.kind == Kind::Pod)
