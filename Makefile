@@ -6,10 +6,10 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full lint generate build images kubeconfig status bench
+.PHONY: help deps demo down dev test test-full e2e lint generate build images kubeconfig status bench
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## install what a bare machine lacks
 	@e2e/deps.sh
@@ -26,8 +26,12 @@ dev: deps ## the API alone, on a real PostgreSQL and Redis on loopback
 test: deps ## all layers of tests
 	@$(CARGO) e2e test
 
-test-full: test ## tests, and the campaigns that take longer
+test-full: test ## tests, and the scenarios and campaigns that take longer
+	@$(CARGO) e2e scenarios
 	@$(CARGO) e2e campaign
+
+e2e: deps ## all end-to-end scenarios, or those in NAMES, on a cluster of three nodes
+	@$(CARGO) e2e scenarios $(NAMES)
 
 lint: ## format, clippy, licences and duplicates, unused dependencies
 	@$(CARGO) e2e lint

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{images::args::ImagesCommand, services::args::ServicesCommand};
+use crate::{
+    images::args::ImagesCommand, scenarios::args::ScenariosCommand, services::args::ServicesCommand,
+};
 
 /// Builds images, starts services, runs the platform on a real cluster.
 #[derive(Debug, Parser)]
@@ -28,6 +30,8 @@ pub enum Command {
     Test,
     /// The end-to-end layer of the tests alone; its cluster stays up.
     Slice,
+    /// Named end-to-end scenarios on a cluster of three nodes.
+    Scenarios(ScenariosCommand),
     /// Remove every trace of the demo's cluster.
     Down,
     /// Print the path of the demo's kubeconfig.

@@ -136,9 +136,47 @@ impl Cluster {
             .into())
     }
 
+    /// Opens the way to its API server that [`crate::kubernetes::Kubernetes`] uses: a proxy that ends with the value.
+    pub fn proxy(&self) -> Result<Child> {
+        Command::new(&self.launcher)
+            .env("CLUSTER_NAME", &self.name)
+            .env("TANKA_STATE", &self.state)
+            .env("TANKA_CACHE", &self.cache)
+            .args(["kubectl", "proxy", "--port=0"])
+            .current_dir(&self.repo)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("failed to start kubectl proxy")
+    }
+
+    /// Where the launcher keeps what belongs to the cluster.
+    pub fn folder(&self) -> PathBuf {
+        self.state.join("clusters").join(&self.name)
+    }
+
+    /// A power failure of a node, by its number from 1.
+    pub async fn kill_node(&self, node: u8) -> Result<()> {
+        self.call(DEADLINE)
+            .arg("kill-node")
+            .arg(node.to_string())
+            .run()
+            .await
+    }
+
+    /// The node's return, with its disk.
+    pub async fn start_node(&self, node: u8) -> Result<()> {
+        self.call(DEADLINE)
+            .arg("start-node")
+            .arg(node.to_string())
+            .run()
+            .await
+    }
+
     /// Times of the last start, where the launcher measured them.
     pub fn boot(&self) -> Result<Boot> {
-        let file = self.state.join("clusters").join(&self.name).join("boot.json");
+        let file = self.folder().join("boot.json");
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
         Ok(serde_json::from_str(&text)?)

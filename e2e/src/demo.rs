@@ -1,5 +1,6 @@
 //! `make demo`: from nothing to a platform that answers, then what a person would type, typed for real.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::client::{Client, Events};
 use crate::cluster::{Cluster, Endpoint};
-use crate::images::{self, Name};
+use crate::images::{self, Image, Name};
 use crate::journey::{self, Person};
 use crate::paths::Paths;
 use crate::platform::{self, Platform};
@@ -57,14 +58,26 @@ pub async fn kubeconfig(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Everything up to an operator that stands on a running cluster.
+/// Everything up to an operator that stands on a running cluster of one node.
 pub async fn prepare(paths: &Paths, steps: &mut Steps, name: &str) -> Result<Cluster> {
+    prepare_nodes(paths, steps, name, 1)
+        .await
+        .map(|(cluster, _)| cluster)
+}
+
+/// The same with a number of nodes; answers with the images too.
+pub async fn prepare_nodes(
+    paths: &Paths,
+    steps: &mut Steps,
+    name: &str,
+    nodes: u8,
+) -> Result<(Cluster, BTreeMap<Name, Image>)> {
     let cluster = steps
         .run("build the cluster's programs", Cluster::build(paths, name))
         .await?;
     let (images, ()) = steps
         .run("build the images and start the cluster", async {
-            tokio::try_join!(images::build(paths, &Name::ALL), cluster.up(&[]))
+            tokio::try_join!(images::build(paths, &Name::ALL), cluster.up_with_nodes(nodes))
         })
         .await?;
     steps
@@ -76,7 +89,7 @@ pub async fn prepare(paths: &Paths, steps: &mut Steps, name: &str) -> Result<Clu
     steps
         .run("install the operator", platform::install(&cluster, &images))
         .await?;
-    Ok(cluster)
+    Ok((cluster, images))
 }
 
 async fn apply(cluster: &Cluster, terminal: &Transcript) -> Result<()> {

@@ -20,11 +20,13 @@ pub mod generate;
 pub mod history;
 pub mod images;
 pub mod journey;
+pub mod kubernetes;
 pub mod lint;
 pub mod paths;
 pub mod platform;
 pub mod process;
 pub mod rootfs;
+pub mod scenarios;
 pub mod services;
 pub mod slice;
 pub mod stage;
@@ -46,6 +48,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test => done(suite::run(&paths).await),
         Command::Slice => done(suite::slice(&paths).await),
         Command::Bench => done(bench::run(&paths).await),
+        Command::Scenarios(command) => scenarios::args::run(&paths, command).await,
         Command::Campaign => done(suite::campaign(&paths).await),
         Command::Generate { check } => done(generate::run(&paths, check).await),
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::stage::Steps;
-use crate::{demo, slice};
+use crate::{demo, scenarios, slice};
 
 /// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
 const CLUSTER: &str = "tanka-test";
@@ -142,6 +142,18 @@ async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
         eprintln!("    from binaries to nodes ready: {:.1} s", boot.total_seconds);
     }
     let outcome = slice::run(&cluster, steps, moment()).await;
+    let outcome = match outcome {
+        Ok(()) => {
+            let quick = scenarios::choose(&[], true)?;
+            steps
+                .run(
+                    "scenarios, the quick ones",
+                    scenarios::play(paths, &cluster, &quick),
+                )
+                .await
+        }
+        failed => failed,
+    };
     if outcome.is_err() {
         let picture = cluster
             .get(&["get", "tankaplatforms,pods,events", "-A"])

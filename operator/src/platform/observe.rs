@@ -16,7 +16,7 @@ use self::deep::Deep;
 use self::patroni::{Cluster, Member};
 use self::pods::{Pod, Problem};
 use self::sentinel::Sentinel;
-use super::object::Key;
+use super::object::{Key, Kind};
 
 /// The observed world of one platform.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,9 +65,34 @@ impl World {
             .then_some(primary)
     }
 
+    /// The volume that a pod of a StatefulSet waits for, and where that should come from: the scheduler says neither.
+    fn unbound_volume(&self, pod: &str) -> Option<String> {
+        let (key, claim) = self.objects.iter().find(|(key, claim)| {
+            key.kind == Kind::PersistentVolumeClaim
+                && key.name.ends_with(&format!("-{pod}"))
+                && claim["status"]["phase"] == "Pending"
+        })?;
+        Some(match claim["spec"]["storageClassName"].as_str() {
+            Some(class) => format!("{key} is not bound by storage class \"{class}\""),
+            None => format!("{key} names no storage class and the cluster has no default"),
+        })
+    }
+
     /// The first thing that keeps a component's pods from running.
     pub fn problem_of(&self, component: Component) -> Option<Problem> {
-        let of_pods = self.pods_of(component).find_map(|pod| pod.problem.clone());
+        let of_pods = self.pods_of(component).find_map(|pod| {
+            let problem = pod.problem.clone()?;
+            let volume = self.unbound_volume(&pod.name);
+            Some(
+                match volume.filter(|_| problem.reason == crds::conditions::Reason::VolumePending) {
+                    Some(volume) => Problem {
+                        message: format!("{volume}; {}", problem.message),
+                        ..problem
+                    },
+                    None => problem,
+                },
+            )
+        });
         of_pods.or_else(|| {
             let message = self.refusals.get(component.as_str())?.clone();
             Some(Problem {

@@ -6,7 +6,7 @@ use crate::platform::build::migration_job;
 use crate::platform::fixtures::{platform, running_pod};
 use crate::platform::observe::deep::{Check, Deep};
 use crate::platform::observe::patroni::{Cluster, Member};
-use crate::platform::observe::pods::{Pod, Problem};
+use crate::platform::observe::pods::{self, Pod, Problem};
 use crate::platform::observe::sentinel::Sentinel;
 
 fn at(second: i64) -> Timestamp {
@@ -119,6 +119,31 @@ fn times_move_only_when_a_status_flips() {
     let time = |status: &TankaPlatformStatus, kind| find(status, kind).unwrap().last_transition_time.0;
     assert_eq!(time(&second, "Ready"), at(50));
     assert_eq!(time(&second, "DatabaseReady"), at(0));
+}
+
+#[test]
+fn a_volume_that_waits_is_named_with_its_storage_class() {
+    let platform = platform(json!({}));
+    let mut world = healthy(&platform);
+    let pod = pods::reduce(&json!({
+        "metadata": {"name": "acme-postgres-0", "labels": {"app.kubernetes.io/component": "postgres"}},
+        "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "pod has unbound immediate PersistentVolumeClaims"}]},
+    }));
+    world.pods.insert(0, pod);
+    world.objects.insert(
+        Key::new(Kind::PersistentVolumeClaim, "data-acme-postgres-0"),
+        json!({"spec": {"storageClassName": "no-such"}, "status": {"phase": "Pending"}}),
+    );
+    let status = look(&platform, &world, &TankaPlatformStatus::default(), 0);
+    let database = find(&status, "DatabaseReady").unwrap();
+    assert_eq!(database.reason, "VolumePending");
+    for words in [
+        "data-acme-postgres-0",
+        "\"no-such\"",
+        "acme-postgres-0 cannot be scheduled",
+    ] {
+        assert!(database.message.contains(words), "{}", database.message);
+    }
 }
 
 #[test]
