@@ -9,10 +9,13 @@ use crds::config::Config;
 
 use self::deep::{DeepCheck, Report};
 use self::ready::{Readiness, Schema};
+use crate::access::Tokens;
 use crate::config::Live;
 use crate::hashing::Hashing;
 use crate::keys::Keys;
 use crate::lifecycle::Lifecycle;
+use crate::limits::guesses::Guesses;
+use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
 use crate::realtime::Hub;
 use crate::redis_link::RedisLink;
@@ -29,6 +32,12 @@ pub struct Parts {
     pub database: Fleet,
     /// Redis.
     pub redis: RedisLink,
+    /// Validated tokens.
+    pub tokens: Tokens,
+    /// Requests of people.
+    pub limiter: Limiter,
+    /// Guesses of passwords.
+    pub guesses: Guesses,
     /// Password hashing.
     pub hashing: Hashing,
     /// Real-time events.
@@ -83,6 +92,21 @@ impl App {
     /// Redis.
     pub fn redis(&self) -> &RedisLink {
         &self.0.parts.redis
+    }
+
+    /// Validated tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.parts.tokens
+    }
+
+    /// Requests of people.
+    pub fn limiter(&self) -> &Limiter {
+        &self.0.parts.limiter
+    }
+
+    /// Guesses of passwords.
+    pub fn guesses(&self) -> &Guesses {
+        &self.0.parts.guesses
     }
 
     /// Password hashing.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
 
+use crate::domain::principal::Role;
 use crate::telemetry::LogFormat;
 
 /// The Tanka API server.
@@ -26,6 +28,9 @@ pub enum Command {
     Serve(ServeArguments),
     /// Bring the schema to this release.
     Migrate(MigrateArguments),
+    /// Make tenants and accounts, as the role that owns the tables.
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Work with the configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -74,6 +79,44 @@ pub struct MigrateArguments {
     /// Seconds after which the migration gives up.
     #[arg(long, env = "TANKA_MIGRATE_TIMEOUT_SECONDS", default_value_t = 300)]
     pub timeout_seconds: u64,
+}
+
+/// What operators do by hand.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Make a tenant; prints its id.
+    CreateTenant {
+        /// The database.
+        #[command(flatten)]
+        target: MigrateArguments,
+        /// Name of the tenant.
+        #[arg(long)]
+        name: String,
+    },
+    /// Make an account in a tenant; prints its id.
+    CreateUser {
+        /// The database.
+        #[command(flatten)]
+        target: MigrateArguments,
+        /// The tenant.
+        #[arg(long)]
+        tenant: Uuid,
+        /// Address of the person.
+        #[arg(long)]
+        email: String,
+        /// Name of the person.
+        #[arg(long)]
+        name: String,
+        /// File with the first password.
+        #[arg(long)]
+        new_password_file: PathBuf,
+        /// What the person may do in the tenant: owner, admin, member or viewer.
+        #[arg(long, default_value = "owner")]
+        role: Role,
+        /// Whether the person operates the platform, across tenants.
+        #[arg(long)]
+        operator: bool,
+    },
 }
 
 /// What to do with a configuration file.

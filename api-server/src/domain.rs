@@ -1,10 +1,13 @@
 //! Parsed types: what has passed through here needs no second check. No input or output.
 
 pub mod account;
+pub mod audit;
 pub mod conversation;
 pub mod event;
+pub mod membership;
 pub mod page;
 pub mod principal;
+pub mod settings;
 pub mod token;
 
 /// A value that a person gave and that is not acceptable, in words for that person.

@@ -121,7 +121,8 @@ fn argon2() -> Result<Argon2<'static>, HashingError> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-fn hash(password: &SecretString) -> Result<String, HashingError> {
+/// Hashes at once, outside of the pool: for the command line.
+pub(crate) fn hash(password: &SecretString) -> Result<String, HashingError> {
     let salt = entropy::bytes::<16>();
     let hash: PasswordHash = argon2()?
         .hash_password_with_salt(password.expose_secret().as_bytes(), &salt)

@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod answer;
+pub mod client;
+pub mod edge;
 pub mod error;
 pub mod extract;
 pub mod observe;
@@ -33,7 +35,10 @@ pub fn router(app: &App) -> Result<Router, Undeclared> {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn_with_state(gate, access::admit))
+        .layer(from_fn_with_state(app.clone(), edge::shed))
+        .layer(edge::cors(app))
         .layer(from_fn_with_state(app.clone(), observe::observe))
+        .layer(edge::compression())
         .with_state(app.clone());
     Ok(router)
 }

@@ -34,6 +34,7 @@ pub enum KeysError {
 pub struct Keys {
     tokens: [u8; 32],
     consistency: [u8; 32],
+    invitations: [u8; 32],
 }
 
 impl Keys {
@@ -45,6 +46,7 @@ impl Keys {
         Ok(Self {
             tokens: mac(pepper, b"tanka tokens v1"),
             consistency: mac(pepper, b"tanka consistency v1"),
+            invitations: mac(pepper, b"tanka invitations v1"),
         })
     }
 
@@ -61,6 +63,12 @@ impl Keys {
     /// still cannot plant a session whose token he knows.
     pub fn token_hash(&self, token: &str) -> TokenHash {
         mac(&self.tokens, token.as_bytes())
+    }
+
+    /// The secret part of an invitation's token. It follows from the invitation's id, so that a repeated request can be answered with
+    /// the same token although none is stored.
+    pub fn invitation(&self, id: uuid::Uuid) -> [u8; 32] {
+        mac(&self.invitations, id.as_bytes())
     }
 
     /// Signs a position in the write-ahead log.

@@ -11,6 +11,7 @@ use crds::config::Config;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::access::{Tokens, watch};
 use crate::app::{App, Parts};
 use crate::config::Live;
 use crate::config::load::Fingerprint;
@@ -19,6 +20,8 @@ use crate::hashing::Hashing;
 use crate::http;
 use crate::keys::Keys;
 use crate::lifecycle::Lifecycle;
+use crate::limits::guesses::Guesses;
+use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
 use crate::realtime::{Hub, subscription};
 use crate::redis_link::RedisLink;
@@ -100,21 +103,30 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
     let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
     let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone());
     database.set_sink(Arc::new(hub.clone()));
-    tokio::spawn(hub.clone().watch(stop.clone()));
-    tokio::spawn(subscription::publish(
-        hub.clone(),
-        redis.clone(),
-        outgoing,
-        stop.clone(),
-    ));
-    tokio::spawn(subscription::receive(hub.clone(), redis.clone(), stop.clone()));
-    tokio::spawn(sweep::run(database.clone(), live.clone(), stop));
+    lifecycle.background("hub", hub.clone().watch(stop.clone()));
+    let publish = subscription::publish(hub.clone(), redis.clone(), outgoing, stop.clone());
+    lifecycle.background("publish", publish);
+    let receive = subscription::receive(hub.clone(), redis.clone(), stop.clone());
+    lifecycle.background("receive", receive);
+    let (tokens, changed) = Tokens::new(metrics.access.clone());
+    database.set_access_sink(Arc::new(tokens.clone()));
+    let look = watch::look(tokens.clone(), database.clone(), stop.clone());
+    lifecycle.background("access look", look);
+    lifecycle.background("access tell", watch::tell(changed, redis.clone(), stop.clone()));
+    let listen = watch::listen(tokens.clone(), redis.clone(), stop.clone());
+    lifecycle.background("access listen", listen);
+    let limiter = Limiter::new(redis.clone(), metrics.limits.clone());
+    let guesses = Guesses::new(redis.clone(), limiter.clone(), metrics.limits.clone());
+    lifecycle.background("sweep", sweep::run(database.clone(), live.clone(), stop));
     let hashing = Hashing::new(metrics.hashing.clone())?;
     Ok(App::new(Parts {
         live,
         keys,
         database,
         redis,
+        tokens,
+        limiter,
+        guesses,
         hashing,
         hub,
         metrics,
@@ -134,8 +146,9 @@ async fn listen(app: &App, address: SocketAddr, router: Router) -> anyhow::Resul
         live: app.live().clone(),
         lifecycle: app.lifecycle().clone(),
         metrics: app.metrics().http.clone(),
+        open: Arc::default(),
     };
-    tokio::spawn(server.run());
+    app.lifecycle().background("listener", server.run());
     Ok(bound)
 }
 

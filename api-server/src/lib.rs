@@ -1,6 +1,8 @@
 //! The Tanka API: accounts, conversations, messages and real-time events, on PostgreSQL with replicas and on Redis.
 //! Layers: `http` -> `domain` -> `store` (SQL) / `realtime`; `routing` decides which PostgreSQL instance serves what.
 
+pub mod access;
+pub mod admin;
 pub mod app;
 pub mod args;
 pub mod clock;
@@ -12,6 +14,7 @@ pub mod http;
 pub mod keys;
 pub mod launch;
 pub mod lifecycle;
+pub mod limits;
 pub mod metrics;
 pub mod migrate;
 pub mod realtime;

@@ -1,8 +1,10 @@
 //! How the process ends: unready first, then a moment for routing to notice, then no new connections, sockets closed with a
 //! hint when to come back, work in flight finished, and what is left cut off at the deadline.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +20,8 @@ pub struct Lifecycle {
     pub stop: CancellationToken,
     /// Connections, sockets and writes.
     pub tasks: TaskTracker,
+    /// Ends when a task of the background ended before it should.
+    pub failed: CancellationToken,
 }
 
 /// How long routing is given to notice that the process is no longer ready, at most.
@@ -32,6 +36,23 @@ fn plan(total: Duration) -> (Duration, Duration) {
 }
 
 impl Lifecycle {
+    /// Runs a task of the background, which works until the drain begins. One that ends before, or panics, ends the process: half a server
+    /// would look healthy.
+    pub fn background(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let (draining, failed) = (self.draining.clone(), self.failed.clone());
+        tokio::spawn(async move {
+            let ended = AssertUnwindSafe(work).catch_unwind().await;
+            if !draining.is_cancelled() {
+                tracing::error!(
+                    task.name = name,
+                    panicked = ended.is_err(),
+                    "background task ended"
+                );
+                failed.cancel();
+            }
+        });
+    }
+
     /// Drains; answers whether all work was finished in time.
     pub async fn drain(&self, total: Duration) -> bool {
         let started = Instant::now();
@@ -77,6 +98,19 @@ mod tests {
         let started = Instant::now();
         assert!(lifecycle.drain(Duration::from_secs(30)).await);
         assert!(started.elapsed() < Duration::from_secs(6));
+    }
+
+    #[tokio::test]
+    async fn a_task_of_the_background_that_dies_is_noticed() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.background("dies", async { panic!("of a test") });
+        lifecycle.failed.cancelled().await;
+        let stopped = Lifecycle::default();
+        stopped.draining.cancel();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        stopped.background("ends", async move { done.send(()).unwrap() });
+        ended.await.unwrap();
+        assert!(!stopped.failed.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,6 +39,10 @@ pub struct Metrics {
     pub hashing: HashingMetrics,
     /// The configuration file.
     pub config: ConfigMetrics,
+    /// Validated tokens.
+    pub access: AccessMetrics,
+    /// Limits of requests and guesses.
+    pub limits: LimitMetrics,
 }
 
 impl Metrics {
@@ -51,6 +55,8 @@ impl Metrics {
         let realtime = RealtimeMetrics::register(tanka);
         let hashing = HashingMetrics::register(tanka);
         let config = ConfigMetrics::register(tanka);
+        let access = AccessMetrics::register(tanka);
+        let limits = LimitMetrics::register(tanka);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -65,6 +71,8 @@ impl Metrics {
             realtime,
             hashing,
             config,
+            access,
+            limits,
         })
     }
 
@@ -114,6 +122,8 @@ pub struct HttpMetrics {
     pub aborted: Family<LatencyLabels, Counter>,
     /// Handlers that panicked.
     pub panics: Counter,
+    /// Requests that were refused because too many were in flight.
+    pub shed: Counter,
     /// Requests in flight.
     pub in_flight: Gauge,
     /// Open connections.
@@ -130,6 +140,7 @@ impl HttpMetrics {
             statements: Family::default(),
             aborted: Family::default(),
             panics: Counter::default(),
+            shed: Counter::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             refused: Counter::default(),
@@ -154,6 +165,11 @@ impl HttpMetrics {
             "requests_aborted",
             "Requests whose client left before the answer",
             metrics.aborted.clone(),
+        );
+        tanka.register(
+            "requests_shed",
+            "Requests refused because too many were in flight",
+            metrics.shed.clone(),
         );
         tanka.register("panics", "Handlers that panicked", metrics.panics.clone());
         tanka.register(
@@ -428,6 +444,70 @@ impl HashingMetrics {
             "duration_seconds",
             "Duration of one password hash",
             m.duration.clone(),
+        );
+        m
+    }
+}
+
+/// Counts of validated tokens.
+#[derive(Debug, Clone)]
+pub struct AccessMetrics {
+    /// Tokens that were known.
+    pub hits: Counter,
+    /// Tokens that were asked for.
+    pub misses: Counter,
+    /// Changes of rights that were learned.
+    pub changes: Counter,
+}
+
+impl AccessMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            hits: Counter::default(),
+            misses: Counter::default(),
+            changes: Counter::default(),
+        };
+        let r = registry.sub_registry_with_prefix("access_tokens");
+        r.register("hits", "Access tokens that this process knew", m.hits.clone());
+        r.register("misses", "Access tokens that were looked up", m.misses.clone());
+        r.register(
+            "changes",
+            "Changes of rights that ended what was known",
+            m.changes.clone(),
+        );
+        m
+    }
+}
+
+/// Counts of limits.
+#[derive(Debug, Clone)]
+pub struct LimitMetrics {
+    /// Requests over the limit.
+    pub refused: Counter,
+    /// Guesses that had to wait.
+    pub guesses_refused: Counter,
+    /// Requests that were counted without Redis.
+    pub local: Counter,
+}
+
+impl LimitMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            refused: Counter::default(),
+            guesses_refused: Counter::default(),
+            local: Counter::default(),
+        };
+        let r = registry.sub_registry_with_prefix("limits");
+        r.register("refused", "Requests over their limit", m.refused.clone());
+        r.register(
+            "guesses_refused",
+            "Guesses of passwords that came too early",
+            m.guesses_refused.clone(),
+        );
+        r.register(
+            "local",
+            "Requests that were counted without Redis",
+            m.local.clone(),
         );
         m
     }

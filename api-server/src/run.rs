@@ -10,7 +10,8 @@ use crds::config::LogLevel;
 use sqlx::postgres::PgConnectOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{Arguments, Command, ConfigCommand, MigrateArguments, ServeArguments};
+use crate::admin::{self, NewUser};
+use crate::args::{AdminCommand, Arguments, Command, ConfigCommand, MigrateArguments, ServeArguments};
 use crate::config::load::load;
 use crate::keys::Keys;
 use crate::launch::Launch;
@@ -26,6 +27,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let outcome = match &arguments.command {
         Command::Serve(serve_arguments) => serve(serve_arguments, &arguments).await,
         Command::Migrate(target) => migrate(target, &arguments).await,
+        Command::Admin(command) => admin(command).await,
         Command::Config(ConfigCommand::Check { file }) => check(file),
         Command::Config(ConfigCommand::Example) => print(EXAMPLE),
         Command::Openapi => http::openapi::document()
@@ -67,6 +69,8 @@ async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // What is left could serve stale events or rights; a new process serves all.
+        () = running.app.lifecycle().failed.cancelled() => return Err(anyhow!("a background task ended")),
     }
     tokio::select! {
         _ = running.drain() => Ok(()),
@@ -78,28 +82,60 @@ async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<
 
 async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Result<()> {
     telemetry::start(arguments.log_format, LogLevel::Info);
-    let options = if let Some(path) = &target.url_file {
-        let url = migrate::read_secret(path)?;
-        PgConnectOptions::from_str(&url).map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()))?
-    } else {
-        let host = target
-            .host
-            .as_deref()
-            .context("a host or a file with a URL is needed")?;
-        let options = PgConnectOptions::new_without_pgpass()
-            .host(host)
-            .port(target.port)
-            .username(&target.user)
-            .database(&target.database);
-        match &target.password_file {
-            Some(path) => options.password(&migrate::read_secret(path)?),
-            None => options,
-        }
-    };
     let timeout = Duration::from_secs(target.timeout_seconds);
+    let options = connect_options(target)?;
     let applied = migrate::run(&migrate::Target { options, timeout }).await?;
     tracing::info!(applied, version = migrate::latest_version(), "schema is current");
     Ok(())
+}
+
+/// How to connect as the role that owns the tables.
+fn connect_options(target: &MigrateArguments) -> anyhow::Result<PgConnectOptions> {
+    if let Some(path) = &target.url_file {
+        let url = migrate::read_secret(path)?;
+        return PgConnectOptions::from_str(&url)
+            .map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()));
+    }
+    let host = target
+        .host
+        .as_deref()
+        .context("a host or a file with a URL is needed")?;
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(target.port)
+        .username(&target.user)
+        .database(&target.database);
+    Ok(match &target.password_file {
+        Some(path) => options.password(&migrate::read_secret(path)?),
+        None => options,
+    })
+}
+
+async fn admin(command: &AdminCommand) -> anyhow::Result<()> {
+    let id = match command {
+        AdminCommand::CreateTenant { target, name } => {
+            admin::create_tenant(&connect_options(target)?, name).await?
+        }
+        AdminCommand::CreateUser {
+            target,
+            tenant,
+            email,
+            name,
+            new_password_file,
+            role,
+            operator,
+        } => {
+            let user = NewUser {
+                email: email.clone(),
+                name: name.clone(),
+                password: migrate::read_secret(new_password_file)?.into(),
+                role: *role,
+                operator: *operator,
+            };
+            admin::create_user(&connect_options(target)?, *tenant, &user).await?
+        }
+    };
+    print(&format!("{id}\n"))
 }
 
 fn check(file: &Path) -> anyhow::Result<()> {

@@ -2,17 +2,22 @@
 //! that are open, time to the first byte, time for headers, and a graceful end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::config::Live;
+use crate::http::client::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::HttpMetrics;
 
@@ -32,44 +37,72 @@ pub struct Server {
     pub lifecycle: Lifecycle,
     /// What is counted.
     pub metrics: HttpMetrics,
+    /// Connections that are open.
+    pub open: Arc<AtomicU32>,
 }
 
 impl Server {
     /// Serves until the lifecycle closes it.
     pub async fn run(self) {
-        let most = usize::try_from(self.live.get().http.max_connections).unwrap_or(usize::MAX);
-        let slots = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let closing = self.lifecycle.closing.clone();
         while let Some(accepted) = closing.run_until_cancelled(self.listener.accept()).await {
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "connection cannot be accepted");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            let Ok(slot) = slots.clone().try_acquire_owned() else {
+            // Read each time, so that a changed limit holds for the next connection.
+            if self.open.load(Ordering::Relaxed) >= self.live.get().http.max_connections {
                 self.metrics.refused.inc();
                 continue;
-            };
+            }
+            let http = &self.live.get().http;
             let connection = Connection {
+                peer: Peer(peer.ip()),
+                write_timeout: http.body_timeout.get(),
                 router: self.router.clone(),
-                header_timeout: self.live.get().http.header_timeout.get(),
+                header_timeout: http.header_timeout.get(),
                 lifecycle: self.lifecycle.clone(),
             };
-            let open = self.metrics.connections.clone();
+            let open = Open::new(&self.open, &self.metrics);
             self.lifecycle.tasks.spawn(async move {
-                open.inc();
                 connection.serve(stream).await;
-                open.dec();
-                drop(slot);
+                drop(open);
             });
         }
     }
 }
 
+/// A connection that is counted until it is dropped.
+struct Open {
+    count: Arc<AtomicU32>,
+    gauge: Gauge,
+}
+
+impl Open {
+    fn new(count: &Arc<AtomicU32>, metrics: &HttpMetrics) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        metrics.connections.inc();
+        Self {
+            count: count.clone(),
+            gauge: metrics.connections.clone(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
 struct Connection {
+    peer: Peer,
+    write_timeout: Duration,
     router: Router,
     header_timeout: Duration,
     lifecycle: Lifecycle,
@@ -98,8 +131,15 @@ impl Connection {
             .max_concurrent_streams(128)
             .max_header_list_size(32 << 10)
             .keep_alive_interval(Duration::from_secs(20));
-        let service = TowerToHyperService::new(self.router);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let (inner, peer) = (TowerToHyperService::new(self.router), self.peer);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            inner.call(request)
+        });
+        // A client that takes nothing of its answer keeps the answer in memory.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.write_timeout));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service);
         tokio::pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,

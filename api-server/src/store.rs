@@ -1,13 +1,18 @@
 //! SQL, one file for each aggregate. Nothing outside of this module and `routing` writes SQL; nothing in it knows HTTP.
 
+pub mod access;
 pub mod accounts;
 pub mod conversations;
 pub mod health;
 pub mod idempotency;
+pub mod invitations;
+pub mod logs;
 pub mod maintenance;
 pub mod messages;
 pub mod outbox;
+pub mod people;
 pub mod sessions;
+pub mod tenants;
 
 use crate::routing::StoreError;
 

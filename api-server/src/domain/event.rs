@@ -6,17 +6,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Where events go. Channels of tenants and workrooms join here.
+/// Where events go. Channels of workrooms join here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// All sockets of one person.
     User(Uuid),
+    /// All sockets of a tenant.
+    Tenant(Uuid),
 }
 
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(id) => write!(f, "user:{id}"),
+            Self::Tenant(id) => write!(f, "tenant:{id}:broadcast"),
         }
     }
 }
@@ -27,6 +30,7 @@ impl Channel {
         let (kind, id) = name.split_once(':')?;
         match kind {
             "user" => id.parse().ok().map(Self::User),
+            "tenant" => id.strip_suffix(":broadcast")?.parse().ok().map(Self::Tenant),
             _ => None,
         }
     }
@@ -43,6 +47,8 @@ pub enum EventKind {
     ConversationUpdated,
     /// It was deleted.
     ConversationDeleted,
+    /// Somebody who manages the tenant told everybody something.
+    TenantBroadcast,
     /// A session ended; its sockets are closed, and clients see a closed socket instead of this event.
     SessionRevoked,
 }
@@ -55,6 +61,7 @@ impl EventKind {
             Self::ConversationCreated => "conversation.created",
             Self::ConversationUpdated => "conversation.updated",
             Self::ConversationDeleted => "conversation.deleted",
+            Self::TenantBroadcast => "tenant.broadcast",
             Self::SessionRevoked => "session.revoked",
         }
     }
@@ -116,8 +123,12 @@ mod tests {
 
     #[test]
     fn a_channel_is_read_back() {
-        let channel = Channel::User(Uuid::from_u128(7));
-        assert_eq!(Channel::parse(&channel.to_string()), Some(channel));
+        for channel in [
+            Channel::User(Uuid::from_u128(7)),
+            Channel::Tenant(Uuid::from_u128(8)),
+        ] {
+            assert_eq!(Channel::parse(&channel.to_string()), Some(channel));
+        }
         assert_eq!(Channel::parse("tenant:x"), None);
     }
 

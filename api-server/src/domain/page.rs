@@ -68,6 +68,12 @@ impl PageRequest {
         }
     }
 
+    /// Where to start, for SQL: no time is the end of all times.
+    pub fn start(self) -> (Option<Timestamp>, Uuid) {
+        self.after
+            .map_or((None, Uuid::max()), |cursor| (Some(cursor.at), cursor.id))
+    }
+
     /// Rows to fetch: one more than the page, which tells whether there is a next one.
     pub fn fetch(self) -> i64 {
         i64::from(self.limit) + 1

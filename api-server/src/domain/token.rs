@@ -15,6 +15,8 @@ pub enum Kind {
     Refresh,
     /// Opens one WebSocket.
     Ticket,
+    /// Lets its owner join a tenant.
+    Invitation,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
             Self::Access => "tka_",
             Self::Refresh => "tkr_",
             Self::Ticket => "tkt_",
+            Self::Invitation => "tki_",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -15,6 +15,7 @@ use super::observe::ToOperator;
 use super::permission::{Access, Permissions};
 use crate::app::App;
 use crate::domain::token::{Kind, Token};
+use crate::limits::requests::{Quota, Verdict, headers};
 use crate::routing::Scope;
 
 /// What the gate needs.
@@ -42,9 +43,18 @@ pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Re
     let (mut parts, body) = request.into_parts();
     match authenticate(&gate.app, access, &parts).await {
         Ok(caller) => {
+            let (quota, verdict) = count(&gate.app, &caller).await;
+            if !verdict.allowed {
+                let refused = ApiError::TooMany {
+                    why: "You sent too many requests.",
+                    retry_after: verdict.retry_after,
+                };
+                return limited(refused.into_response(), quota, verdict);
+            }
             let operator = caller.person.is_operator;
             parts.extensions.insert(caller);
-            let mut response = next.run(Request::from_parts(parts, body)).await;
+            let response = next.run(Request::from_parts(parts, body)).await;
+            let mut response = limited(response, quota, verdict);
             if operator {
                 response.extensions_mut().insert(ToOperator);
             }
@@ -52,6 +62,27 @@ pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Re
         }
         Err(refused) => refused.into_response(),
     }
+}
+
+/// Takes one of the caller's requests.
+async fn count(app: &App, caller: &Caller) -> (Quota, Verdict) {
+    let limits = &app.config().rate_limit;
+    let quota = Quota {
+        per_minute: limits.requests_per_minute,
+        burst: limits.burst,
+    };
+    let key = format!("user:{}", caller.person.user_id);
+    (quota, app.limiter().take(&key, quota).await)
+}
+
+/// Says how much is left.
+fn limited(mut response: Response, quota: Quota, verdict: Verdict) -> Response {
+    for (name, value) in headers(quota, verdict) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 async fn authenticate(app: &App, access: Access, parts: &Parts) -> Result<Caller, ApiError> {

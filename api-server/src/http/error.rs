@@ -1,6 +1,8 @@
 //! Errors as clients see them: RFC 9457 problem details. This is the only place that maps failures to status codes;
 //! what is inside is logged once, with the request id, and never shown.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -79,6 +81,17 @@ pub enum ApiError {
     /// The write may have happened.
     #[error("outcome unknown")]
     Unknown,
+    /// Too often; later it will work.
+    #[error("too many: {why}")]
+    TooMany {
+        /// What there is too much of.
+        why: &'static str,
+        /// When it will work.
+        retry_after: Duration,
+    },
+    /// The body did not arrive in time.
+    #[error("slow body")]
+    SlowBody,
     /// The request took too long.
     #[error("timeout")]
     Timeout,
@@ -92,6 +105,8 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Missing => Self::NotFound,
             StoreError::Taken(_) => Self::Conflict("It exists already."),
+            StoreError::Denied(why) => Self::Forbidden(why),
+            StoreError::Conflict(why) => Self::Conflict(why),
             StoreError::KeyReused => Self::Invalid(vec![FieldError {
                 field: "Idempotency-Key".to_owned(),
                 message: "was used for another request".to_owned(),
@@ -143,6 +158,8 @@ impl ApiError {
                 "outcome_unknown",
                 "The outcome is unknown",
             ),
+            Self::TooMany { .. } => (S::TOO_MANY_REQUESTS, "too_many", "Too many requests"),
+            Self::SlowBody => (S::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         }
@@ -163,6 +180,8 @@ impl ApiError {
             Self::Unknown => {
                 "The change may or may not have happened. Repeat the request with an Idempotency-Key."
             }
+            Self::TooMany { why, .. } => why,
+            Self::SlowBody => "Send the body faster.",
             Self::Timeout => "The change may or may not have happened.",
             Self::Internal(_) => "This is a mistake of the server; quote the request id.",
         }
@@ -177,7 +196,11 @@ impl IntoResponse for ApiError {
         if let Self::Internal(cause) = &self {
             tracing::error!(cause, "request failed");
         }
-        let retry = matches!(self, Self::Unavailable(_));
+        let retry = match &self {
+            Self::Unavailable(_) => Some(1),
+            Self::TooMany { retry_after, .. } => Some(retry_after.as_millis().div_ceil(1_000).max(1)),
+            _ => None,
+        };
         let unauthorized = matches!(self, Self::Unauthorized(_));
         let errors = if let Self::Invalid(errors) = self {
             errors
@@ -194,10 +217,10 @@ impl IntoResponse for ApiError {
             errors,
         };
         let mut response = status.into_response();
-        if retry {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry
+            && let Ok(value) = HeaderValue::from_str(&seconds.to_string())
+        {
+            response.headers_mut().insert(header::RETRY_AFTER, value);
         }
         if unauthorized {
             response

@@ -6,17 +6,20 @@ use axum::http::{Extensions, HeaderMap, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::answer::CONSISTENCY_TOKEN;
 use super::error::ApiError;
 use super::observe::Deadline;
+use crate::access::cache::Entry;
 use crate::app::App;
+use crate::clock;
 use crate::domain::page::PageRequest;
 use crate::domain::principal::{Permission, Principal};
 use crate::domain::token::Token;
+use crate::routing::choose::Role;
 use crate::routing::{Idempotency, Position, Scope};
 use crate::store::sessions::FindSession;
 
@@ -45,8 +48,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let mut digest = Sha256::new_with_prefix(request.method().as_str());
         digest.update(request.uri().path());
         let limit = usize::try_from(app.config().http.body_limit.bytes()).unwrap_or(usize::MAX);
-        let bytes = axum::body::to_bytes(request.into_body(), limit)
+        let patience = app.config().http.body_timeout.get();
+        let bytes = timeout(patience, axum::body::to_bytes(request.into_body(), limit))
             .await
+            .map_err(|_| ApiError::SlowBody)?
             .map_err(|_| ApiError::TooLarge)?;
         digest.update(&bytes);
         Ok(Self {
@@ -193,24 +198,42 @@ impl FromRequestParts<App> for Writer {
     }
 }
 
-/// Whose access token this is. A replica may not have a session yet that was just made, so a miss is asked again.
+/// Whose access token this is: from the cache of this process, else by one query, or two when a replica may not have a session yet that
+/// was just made, or may not know of a change that this process has learned of.
 pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {
-    let find = FindSession(token.hash(app.keys()));
-    let (found, served) = app.database().read(&scope, &find).await?;
-    if found.is_some() || served.role == crate::routing::choose::Role::Primary {
-        return Ok(found);
+    let config = app.config();
+    let hash = token.hash(app.keys());
+    let ttl = config.cache.ttl.tokens.get();
+    if config.cache.enabled
+        && let Some(known) = app.tokens().get(&hash, ttl, Instant::now(), clock::now())
+    {
+        return Ok(known);
     }
-    let (found, _) = app
-        .database()
-        .read(
-            &Scope {
+    let started = Instant::now();
+    let find = FindSession(hash);
+    let (found, served) = app.database().read(&scope, &find).await?;
+    // A replica shows what was true so long ago, at the most.
+    let shown = started.checked_sub(config.database.max_replica_lag.get());
+    let (person, as_of) = match (found, shown) {
+        (found, _) if served.role == Role::Primary => (found, started),
+        (Some(person), Some(shown)) if app.tokens().holds(person.user_id, shown) => (Some(person), shown),
+        _ => {
+            let primary = Scope {
                 primary_only: true,
                 ..scope
-            },
-            &find,
-        )
-        .await?;
-    Ok(found)
+            };
+            let started = Instant::now();
+            (app.database().read(&primary, &find).await?.0, started)
+        }
+    };
+    if config.cache.enabled {
+        let entry = Entry {
+            person: person.clone(),
+            as_of,
+        };
+        app.tokens().put(hash, entry);
+    }
+    Ok(person)
 }
 
 /// The header `Idempotency-Key`.

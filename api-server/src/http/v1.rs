@@ -3,6 +3,10 @@
 pub mod auth;
 pub mod conversations;
 pub mod messages;
+pub mod people;
+pub mod sessions;
+pub mod tenant;
+pub mod users;
 pub mod ws;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -15,5 +19,9 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(auth::router())
         .merge(conversations::router())
         .merge(messages::router())
+        .merge(people::router())
+        .merge(sessions::router())
+        .merge(tenant::router())
+        .merge(users::router())
         .merge(ws::router())
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::choose::{Candidate, Role};
 use super::instance::{Instance, InstanceError, Observation, shares};
@@ -38,6 +39,12 @@ pub trait EventSink: Send + Sync {
     fn publish(&self, events: Vec<Event>);
 }
 
+/// Takes people whose rights committed writes have changed.
+pub trait AccessSink: Send + Sync {
+    /// Must not block; other processes find them in the table.
+    fn rights_changed(&self, people: &[Uuid]);
+}
+
 /// All instances of the configuration.
 #[derive(Clone)]
 pub struct Fleet(Arc<Inner>);
@@ -53,6 +60,7 @@ struct Inner {
     metrics: DatabaseMetrics,
     watch: Arc<Watch>,
     sink: OnceLock<Arc<dyn EventSink>>,
+    access: OnceLock<Arc<dyn AccessSink>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -96,6 +104,7 @@ impl Fleet {
             live,
             metrics,
             sink: OnceLock::new(),
+            access: OnceLock::new(),
             tasks,
             stop,
         }));
@@ -115,6 +124,11 @@ impl Fleet {
     /// Where events of committed writes go. Set once, before the first write.
     pub fn set_sink(&self, sink: Arc<dyn EventSink>) {
         let _ = self.0.sink.set(sink);
+    }
+
+    /// Who is told whose rights committed writes have changed. Set once, before the first write.
+    pub fn set_access_sink(&self, sink: Arc<dyn AccessSink>) {
+        let _ = self.0.access.set(sink);
     }
 
     /// Takes over the instances of a configuration. Unchanged ones keep their connections.

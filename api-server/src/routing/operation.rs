@@ -70,6 +70,12 @@ pub enum StoreError {
     /// An idempotency key came with another request than before.
     #[error("idempotency key was used for another request")]
     KeyReused,
+    /// The caller may not do this.
+    #[error("denied: {0}")]
+    Denied(&'static str),
+    /// It does not fit what is there.
+    #[error("conflict: {0}")]
+    Conflict(&'static str),
     /// Nobody can serve it now; later it may work.
     #[error("database is unavailable: {0}")]
     Unavailable(&'static str),
@@ -100,6 +106,8 @@ pub struct WriteHandle<'c> {
     /// The tenant of the transaction.
     pub(crate) tenant: Option<Uuid>,
     pub(super) events: Vec<Event>,
+    /// People whose rights the transaction changes.
+    pub(super) people: Vec<Uuid>,
 }
 
 impl WriteHandle<'_> {
@@ -117,6 +125,13 @@ impl WriteHandle<'_> {
         let event = outbox::append(self.connection, tenant, channel, kind, body).await?;
         self.events.push(event);
         Ok(())
+    }
+
+    /// Remembers whom the transaction concerns, for after the commit.
+    pub(crate) fn note_person(&mut self, user_id: Uuid) {
+        if !self.people.contains(&user_id) {
+            self.people.push(user_id);
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::logs::Entry;
 use super::on_constraint;
 use crate::domain::account::{Email, Name};
+use crate::domain::audit::SecurityEvent;
 use crate::domain::principal::Role;
 use crate::routing::{Read, ReadHandle, StoreError, Write, WriteHandle};
 use crate::store::sessions::NewSession;
@@ -109,6 +111,12 @@ impl Write for SignUp {
         .await
         .map_err(|error| on_constraint(error, EMAIL_TAKEN))?;
         self.session.insert(on).await?;
+        on.audit(&Entry::own(
+            SecurityEvent::SignedUp,
+            self.user_id,
+            &self.session.origin,
+        ))
+        .await?;
         Ok(User {
             id: self.user_id,
             tenant_id: self.tenant_id,

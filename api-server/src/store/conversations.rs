@@ -169,6 +169,8 @@ impl Write for CreateConversation {
             &conversation,
         )
         .await?;
+        on.activity(self.user_id, EventKind::ConversationCreated.as_str(), self.id)
+            .await?;
         Ok(conversation)
     }
 }
@@ -214,6 +216,8 @@ impl Write for RenameConversation {
             &conversation,
         )
         .await?;
+        on.activity(self.user_id, EventKind::ConversationUpdated.as_str(), self.id)
+            .await?;
         Ok(conversation)
     }
 }
@@ -252,6 +256,8 @@ impl Write for DeleteConversation {
             EventKind::ConversationDeleted,
             &Deleted { id: self.id },
         )
-        .await
+        .await?;
+        on.activity(self.user_id, EventKind::ConversationDeleted.as_str(), self.id)
+            .await
     }
 }

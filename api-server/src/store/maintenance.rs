@@ -21,7 +21,7 @@ impl Write for Sweep {
         // The number only has to differ from other advisory locks of this database.
         let gone = sqlx::query_scalar!(
             r#"SELECT CASE WHEN pg_try_advisory_xact_lock(7205759403792794)
-                           THEN maintenance_sweep(make_interval(secs => $1), $2) ELSE 0 END AS "gone!""#,
+                           THEN maintenance_sweep(make_interval(secs => $1), $2) + maintenance_sweep_identity($2) ELSE 0 END AS "gone!""#,
             self.history.as_secs_f64(),
             BATCH,
         )

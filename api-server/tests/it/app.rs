@@ -128,7 +128,13 @@ pub fn write_config(directory: &TempDir, extra: &str) -> PathBuf {
         json!({"instances": instances, "passwordFile": password, "poolSize": 12, "acquireTimeout": "10s"});
     let master = variable("TANKA_TEST_REDIS_MASTER_NAME");
     let redis = json!({"sentinels": sentinels, "masterName": master, "passwordFile": redis_password});
-    let text = format!("database: {database}\nredis: {redis}\n{extra}\n");
+    // Tests hurry; the ones about limits set their own.
+    let limits = if extra.contains("rateLimit") {
+        ""
+    } else {
+        "rateLimit: {requestsPerMinute: 1000000, burst: 100000, loginPerMinute: 10000}"
+    };
+    let text = format!("database: {database}\nredis: {redis}\n{limits}\n{extra}\n");
     file("tanka.yaml", &text)
 }
 
@@ -299,6 +305,39 @@ impl TestApp {
             tenant_id: text(&answer["user"]["tenant_id"]),
             user_id: text(&answer["user"]["id"]),
         }
+    }
+
+    /// Makes an account with a role in a person's tenant, and logs in with it.
+    pub async fn colleague(&self, owner: &Person, role: &str) -> Person {
+        let email = format!("{}@example.com", Uuid::new_v4().simple());
+        let password = "correct horse battery".to_owned();
+        let body = json!({"email": email, "password": password, "name": "Bob", "role": role});
+        let made = until_some("a colleague is made", async || {
+            let reply = self.post_as(owner, "/api/v1/tenant/users", body.clone()).await;
+            (reply.status != StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+        })
+        .await
+        .expect(201)
+        .json();
+        let login = self.login(&email, &password).await.expect(200).json();
+        Person {
+            email,
+            password,
+            token: login["access_token"].as_str().unwrap().to_owned(),
+            refresh_token: login["refresh_token"].as_str().unwrap().to_owned(),
+            tenant_id: owner.tenant_id.clone(),
+            user_id: made["id"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// Logs in; a crowd of tests that is refused for a moment tries again.
+    pub async fn login(&self, email: &str, password: &str) -> Reply {
+        let body = json!({"email": email, "password": password});
+        until_some("a login is answered", async || {
+            let reply = self.post("/api/v1/auth/login", body.clone()).await;
+            (reply.status != StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+        })
+        .await
     }
 
     /// Begins a conversation; answers its id.

@@ -76,12 +76,15 @@ async fn every_answer_has_its_headers() {
         assert_eq!(reply.header("x-frame-options"), "DENY");
         assert_eq!(reply.header("x-xss-protection"), "0");
         assert_eq!(reply.header("referrer-policy"), "strict-origin-when-cross-origin");
-        assert!(
-            reply
-                .header("strict-transport-security")
-                .contains("max-age=31536000")
+        // R35, R36, F52: the whole values, so that a missing or a weaker one is seen.
+        assert_eq!(
+            reply.header("strict-transport-security"),
+            "max-age=31536000; includeSubDomains; preload"
         );
-        assert!(!reply.header("content-security-policy").contains("unsafe-inline"));
+        assert_eq!(
+            reply.header("content-security-policy"),
+            "default-src 'none'; frame-ancestors 'none'"
+        );
     }
 }
 

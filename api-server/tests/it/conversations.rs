@@ -139,6 +139,66 @@ async fn pages_together_contain_every_row_once() {
     assert_eq!(bad.json()["errors"][0]["field"], "cursor");
 }
 
+/// F30: a row that comes between two pages shifts nothing. With OFFSET the last row of the first page would come again.
+#[tokio::test]
+async fn a_page_is_not_shifted_by_what_was_written_since() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let mut made = Vec::new();
+    for number in 0..4 {
+        made.push(app.conversation(&person, &number.to_string()).await);
+    }
+    let ids = |reply: &crate::app::Reply| -> Vec<String> {
+        let items = reply.json()["items"].as_array().unwrap().clone();
+        items
+            .iter()
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let path = "/api/v1/conversations?limit=2";
+    let last = app
+        .post_as(&person, "/api/v1/conversations", json!({"title": "4"}))
+        .await
+        .expect(201);
+    let first = app.get_after(&person, path, &last).await.expect(200);
+    let newest = app
+        .post_as(&person, "/api/v1/conversations", json!({"title": "5"}))
+        .await
+        .expect(201);
+    let cursor = first.json()["next_cursor"].as_str().unwrap().to_owned();
+    let second = app
+        .get_after(&person, &format!("{path}&cursor={cursor}"), &newest)
+        .await
+        .expect(200);
+    assert_eq!(
+        ids(&first),
+        [last.json()["id"].as_str().unwrap(), made[3].as_str()]
+    );
+    assert_eq!(ids(&second), [made[2].as_str(), made[1].as_str()]);
+}
+
+/// T28, J25: one statement for the list, whatever it holds; F26: counts of this request, and only for whoever may see them.
+#[tokio::test]
+async fn the_list_of_conversations_is_one_statement() {
+    let app = TestApp::builder()
+        .config("http: {debugHeaders: true}")
+        .start()
+        .await;
+    let person = app.person().await;
+    for number in 0..3 {
+        app.conversation(&person, &number.to_string()).await;
+    }
+    let reply = app.get_as(&person, "/api/v1/conversations").await.expect(200);
+    assert_eq!(reply.header("x-db-queries"), "1", "{reply:?}");
+    assert_eq!(reply.header("x-cache-hit-rate"), "100.0%");
+    let plain = TestApp::builder().guest().start().await;
+    let reply = plain.get_as(&person, "/api/v1/conversations").await.expect(200);
+    assert_eq!(
+        (reply.header("x-db-queries"), reply.header("x-cache-hit-rate")),
+        ("", "")
+    );
+}
+
 #[tokio::test]
 async fn a_repeated_request_with_a_key_has_the_effect_of_one() {
     let app = TestApp::start().await;

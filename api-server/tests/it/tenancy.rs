@@ -119,23 +119,138 @@ async fn password_hashes_cannot_be_listed() {
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
 }
 
+/// The plan of the statement that the server sends: its text comes from what the compiled statements were checked against, so that
+/// it is no copy. It is the one statement whose text has all of these parts.
+async fn plan(connection: &mut PgConnection, tenant: &str, parts: &[&str]) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|text| {
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["query"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .filter(|query| parts.iter().all(|part| query.contains(part)))
+        .collect();
+    assert_eq!(found.len(), 1, "{parts:?}: {found:#?}");
+    let statement = format!(
+        "BEGIN; SET LOCAL tanka.tenant_id = '{tenant}'; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+         EXPLAIN (GENERIC_PLAN) {}",
+        found.remove(0)
+    );
+    let rows = connection
+        .fetch_all(sqlx::raw_sql(AssertSqlSafe(statement)))
+        .await
+        .unwrap();
+    connection.execute("ROLLBACK").await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect()
+}
+
+/// C10, J14, J15, J16, C12, F38: lists of a tenant are read from indexes in their order.
+#[tokio::test]
+async fn lists_of_people_and_logs_use_their_indexes() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let mut connection = connect("tanka_app", 0).await;
+    for (parts, indexes) in [
+        (
+            vec!["FROM users u LEFT JOIN user_settings", "WHERE u.is_active AND"],
+            vec!["idx_tenant_users_active"],
+        ),
+        (
+            vec!["FROM audit_logs WHERE (created_at"],
+            vec!["idx_audit_tenant_time"],
+        ),
+        // Which of the two depends on how many of the tenant's entries are about one person.
+        (
+            vec!["FROM audit_logs WHERE user_id = $4"],
+            vec!["idx_audit_user_time", "idx_audit_tenant_time"],
+        ),
+        (
+            vec!["FROM audit_logs WHERE event_type = $4"],
+            vec!["idx_audit_event_type"],
+        ),
+        (
+            vec!["FROM activity_logs WHERE (created_at"],
+            vec!["idx_activity_tenant_time"],
+        ),
+    ] {
+        let plan = plan(&mut connection, &person.tenant_id, &parts).await;
+        assert!(
+            indexes.iter().any(|index| plan.contains(index)),
+            "{indexes:?}: {plan}"
+        );
+        assert!(!plan.contains("Sort"), "{indexes:?}: {plan}");
+    }
+}
+
+/// R-wall: without any check of the application, another tenant's rows can be neither seen nor changed, in any table.
+#[tokio::test]
+async fn the_database_alone_keeps_tenants_apart() {
+    let app = TestApp::start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    app.conversation(&owner, "Mine").await;
+    let mut superuser = connect("postgres", 0).await;
+    let tables = superuser
+        .fetch_all(
+            "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+              WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.attname = 'tenant_id'",
+        )
+        .await
+        .unwrap();
+    assert!(tables.len() >= 14, "{}", tables.len());
+    let mut connection = connect("tanka_app", 0).await;
+    let mut filled = 0;
+    for table in tables.iter().map(|row| row.get::<String, _>(0)) {
+        let theirs = format!("FROM {table} WHERE tenant_id = '{}'", owner.tenant_id);
+        filled += i64::from(count(&mut superuser, &format!("SELECT count(*) {theirs}")).await > 0);
+        let mut transaction = connection.begin().await.unwrap();
+        let set = format!("SET LOCAL tanka.tenant_id = '{}'", stranger.tenant_id);
+        transaction
+            .execute(sqlx::raw_sql(AssertSqlSafe(set)))
+            .await
+            .unwrap();
+        assert_eq!(
+            count(&mut transaction, &format!("SELECT count(*) {theirs}")).await,
+            0,
+            "{table}"
+        );
+        for change in [
+            format!("DELETE {theirs}"),
+            format!(
+                "UPDATE {table} SET tenant_id = tenant_id WHERE tenant_id = '{}'",
+                owner.tenant_id
+            ),
+        ] {
+            let mut attempt = transaction.begin().await.unwrap();
+            match attempt.execute(sqlx::raw_sql(AssertSqlSafe(change))).await {
+                Ok(done) => assert_eq!(done.rows_affected(), 0, "{table}"),
+                Err(error) => assert_eq!(
+                    error.as_database_error().unwrap().code().unwrap(),
+                    "42501",
+                    "{table}"
+                ),
+            }
+            attempt.rollback().await.unwrap();
+        }
+        transaction.rollback().await.unwrap();
+    }
+    assert!(filled >= 6, "only {filled} tables had rows to try it with");
+}
+
 #[tokio::test]
 async fn the_list_of_conversations_uses_its_indexes() {
     let app = TestApp::start().await;
     let person = app.person().await;
     let mut connection = connect("tanka_app", 0).await;
-    let statement = format!(
-        "BEGIN; SET LOCAL tanka.tenant_id = '{}'; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
-         EXPLAIN (FORMAT TEXT) SELECT c.id, m.content FROM conversations c LEFT JOIN LATERAL (
-             SELECT content FROM messages WHERE conversation_id = c.id ORDER BY created_at DESC, id DESC LIMIT 1) m ON true
-          WHERE c.user_id = '{}' AND c.deleted_at IS NULL ORDER BY c.last_message_at DESC, c.id DESC LIMIT 20",
-        person.tenant_id, person.user_id
-    );
-    let plan = connection
-        .fetch_all(sqlx::raw_sql(AssertSqlSafe(statement)))
-        .await
-        .unwrap();
-    let plan: String = plan.iter().map(|row| row.get::<String, _>(0) + "\n").collect();
+    let plan = plan(
+        &mut connection,
+        &person.tenant_id,
+        &["FROM conversations c", "c.last_message_at DESC"],
+    )
+    .await;
     assert!(
         plan.contains("idx_conv_active") && plan.contains("idx_messages_conv_created"),
         "{plan}"

@@ -1,30 +1,35 @@
 //! Accounts and sessions.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
-use secrecy::SecretString;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::account::{Email, Name, NewPassword};
+use crate::domain::audit::{Origin, SecurityEvent};
+use crate::domain::principal::Role;
 use crate::domain::token::{Kind, Token};
 use crate::entropy;
 use crate::hashing::Verdict;
 use crate::http::answer::Answer;
+use crate::http::client::{self, Client};
 use crate::http::error::{ApiError, Fields, Problem};
 use crate::http::extract::{Body, Caller, Unscoped};
-use crate::routing::{Scope, StoreError, Written};
-use crate::store::accounts::{FindCredentials, FindUser, SignUp, User};
-use crate::store::sessions::{
-    FindRefresh, LogIn, LogOut, MakeTicket, NewSession, Refresh, Refreshed, TokenPair,
-};
-
-/// How long a ticket for a WebSocket is good.
-const TICKET_TTL: std::time::Duration = std::time::Duration::from_secs(30);
+use crate::limits::guesses::Attempt;
+use crate::routing::{Scope, StoreError};
+use crate::store::accounts::{Credentials, FindCredentials, FindUser, SignUp, User};
+use crate::store::invitations::{FindInvitation, Join, Open};
+use crate::store::logs::{Entry, Note};
+use crate::store::sessions::{FindRefresh, LogIn, NewSession, Refresh, Refreshed, TokenPair};
 
 /// Routes of this file.
 pub fn router() -> OpenApiRouter<App> {
@@ -33,12 +38,11 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(login))
         .routes(routes!(me))
         .routes(routes!(refresh))
-        .routes(routes!(logout))
-        .routes(routes!(ws_ticket))
 }
 
-/// A new tenant and its owner.
+/// A new tenant and its owner, or somebody who joins a tenant by invitation.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SignupRequest {
     /// Address; one account has it.
     pub email: String,
@@ -47,12 +51,16 @@ pub struct SignupRequest {
     pub password: SecretString,
     /// Name of the person.
     pub name: String,
-    /// Name of the tenant; that of the person if absent.
+    /// Name of the tenant; that of the person if absent. Not with an invitation.
     pub tenant_name: Option<String>,
+    /// Token of an invitation to this address.
+    #[schema(value_type = Option<String>)]
+    pub invitation: Option<SecretString>,
 }
 
 /// An address and its password.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LoginRequest {
     /// Address.
     pub email: String,
@@ -63,6 +71,7 @@ pub struct LoginRequest {
 
 /// A refresh token.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// The token; it works once.
     #[schema(value_type = String)]
@@ -94,15 +103,6 @@ pub struct SignupAnswer {
     pub tokens: Tokens,
 }
 
-/// A ticket that opens one WebSocket.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Ticket {
-    /// The ticket, for the first frame.
-    pub ticket: String,
-    /// Seconds until it ends.
-    pub expires_in: u64,
-}
-
 /// Tokens before they are stored: the texts for the client, the hashes for the table.
 struct Minted {
     access: Token,
@@ -128,6 +128,15 @@ impl Minted {
         }
     }
 
+    fn session(&self, user_id: uuid::Uuid, origin: Origin) -> NewSession {
+        NewSession {
+            id: entropy::id(),
+            user_id,
+            tokens: self.pair,
+            origin,
+        }
+    }
+
     fn answer(&self) -> Tokens {
         Tokens {
             access_token: self.access.reveal().to_owned(),
@@ -139,7 +148,7 @@ impl Minted {
     }
 }
 
-/// Makes a tenant and its owner, and logs the owner in.
+/// Makes a tenant and its owner, or with an invitation an account in its tenant, and logs the person in.
 #[utoipa::path(post, path = "/auth/signup", tag = "auth", security(()), request_body = SignupRequest, responses(
     (status = 201, body = SignupAnswer),
     (status = 409, description = "The address has an account", body = Problem, content_type = "application/problem+json"),
@@ -149,6 +158,7 @@ impl Minted {
 async fn signup(
     State(app): State<App>,
     Unscoped(scope): Unscoped,
+    Client(origin): Client,
     body: Body<SignupRequest>,
 ) -> Result<Answer<SignupAnswer>, ApiError> {
     let request = body.value;
@@ -162,35 +172,52 @@ async fn signup(
     else {
         return Err(fields.into_error());
     };
+    let invited = match &request.invitation {
+        Some(_) if request.tenant_name.is_some() => {
+            return Err(ApiError::field(
+                "tenant_name",
+                "must be absent with an invitation",
+            ));
+        }
+        Some(token) => Some(find_invitation(&app, scope, token, &email).await?),
+        None => None,
+    };
     let password_hash = app.hashing().hash(password.secret().clone()).await?;
     let minted = Minted::new(&app);
-    let (tenant_id, user_id) = (entropy::id(), entropy::id());
-    let session = NewSession {
-        id: entropy::id(),
-        user_id,
-        tokens: minted.pair,
+    let user_id = entropy::id();
+    let session = minted.session(user_id, origin);
+    let written = match invited {
+        Some((invitation, role)) => {
+            let join = Join {
+                invitation: invitation.id,
+                user_id,
+                email,
+                name,
+                role,
+                password_hash,
+                session,
+            };
+            app.database().write(of(invitation.tenant_id, scope), join).await
+        }
+        None => {
+            let tenant_id = entropy::id();
+            let signup = SignUp {
+                tenant_id,
+                tenant_name,
+                user_id,
+                email,
+                name,
+                password_hash,
+                session,
+            };
+            app.database().write(of(tenant_id, scope), signup).await
+        }
     };
-    let signup = SignUp {
-        tenant_id,
-        tenant_name,
-        user_id,
-        email,
-        name,
-        password_hash,
-        session,
-    };
-    let scope = Scope {
-        tenant: Some(tenant_id),
-        ..scope
-    };
-    let written = app
-        .database()
-        .write(scope, signup)
-        .await
-        .map_err(|error| match error {
-            StoreError::Taken(_) => ApiError::Conflict("An account with this address exists already."),
-            other => other.into(),
-        })?;
+    let written = written.map_err(|error| match error {
+        StoreError::Taken(_) => ApiError::Conflict("An account with this address exists already."),
+        StoreError::Missing => ApiError::field("invitation", NO_INVITATION),
+        other => other.into(),
+    })?;
     let answer = Answer::written(&app, StatusCode::CREATED, written);
     Ok(answer.map(|user| SignupAnswer {
         user,
@@ -198,50 +225,121 @@ async fn signup(
     }))
 }
 
+const NO_INVITATION: &str = "is not one that is open for this address; ask for another one";
+
+/// The same scope in a tenant.
+fn of(tenant: uuid::Uuid, scope: Scope) -> Scope {
+    Scope {
+        tenant: Some(tenant),
+        ..scope
+    }
+}
+
+/// The open invitation of an address. The primary is asked: it may have been made a moment ago.
+async fn find_invitation(
+    app: &App,
+    scope: Scope,
+    token: &SecretString,
+    email: &Email,
+) -> Result<(Open, Role), ApiError> {
+    let refused = || ApiError::field("invitation", NO_INVITATION);
+    let token = Token::parse(Kind::Invitation, token.expose_secret()).ok_or_else(refused)?;
+    let primary = Scope {
+        primary_only: true,
+        ..scope
+    };
+    let find = FindInvitation(token.hash(app.keys()));
+    let (found, _) = app.database().read(&primary, &find).await?;
+    let found = found
+        .filter(|open| open.email == email.as_str())
+        .ok_or_else(refused)?;
+    let role = found.role.parse().map_err(|_| refused())?;
+    Ok((found, role))
+}
+
+/// Begins a guess of a password; refuses with the time to wait when there were too many wrong ones for this account from this address.
+pub(super) async fn begin_attempt(app: &App, email: &Email, origin: &Origin) -> Result<Attempt, ApiError> {
+    let digest = app.keys().token_hash(email.as_str());
+    let account = BASE64_URL_SAFE_NO_PAD.encode(&digest[..16]);
+    let address = origin.address.as_deref().and_then(|text| text.parse().ok());
+    let address = address.map_or_else(|| "unknown".to_owned(), client::bucket);
+    let per_minute = app.config().rate_limit.login_per_minute;
+    app.guesses()
+        .begin(&account, &address, per_minute)
+        .await
+        .map_err(|retry_after| ApiError::TooMany {
+            why: "Too many wrong passwords for this account from your address. Wait before the next one.",
+            retry_after,
+        })
+}
+
 /// Begins a session.
 #[utoipa::path(post, path = "/auth/login", tag = "auth", security(()), request_body = LoginRequest, responses(
     (status = 200, body = Tokens),
     (status = 401, description = "Wrong address or password", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "Too many wrong passwords", body = Problem, content_type = "application/problem+json"),
     (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn login(
     State(app): State<App>,
     Unscoped(scope): Unscoped,
+    Client(origin): Client,
     body: Body<LoginRequest>,
 ) -> Result<Answer<Tokens>, ApiError> {
     const REFUSED: ApiError = ApiError::Unauthorized("The address or the password is wrong.");
-    let found = match Email::parse(&body.value.email) {
-        Ok(email) => find_credentials(&app, scope, email).await?,
-        Err(_) => None,
-    };
+    // What is no address has no account; it is not even counted.
+    let email = Email::parse(&body.value.email).map_err(|_| REFUSED)?;
+    let attempt = begin_attempt(&app, &email, &origin).await?;
+    let found = find_credentials(&app, scope, email).await?;
     let stored = found.as_ref().map(|account| account.password_hash.clone());
     let verdict = app.hashing().verify(body.value.password, stored).await?;
-    let (Verdict::Right { rehashed }, Some(account)) = (verdict, found) else {
+    let (Verdict::Right { rehashed }, Some(account)) = (verdict, &found) else {
+        attempt.failed().await;
+        if let Some(account) = found {
+            note_failure(&app, account, &origin);
+        }
         return Err(REFUSED);
     };
     if !account.is_active {
         return Err(REFUSED);
     }
+    attempt.succeeded().await;
     let minted = Minted::new(&app);
-    let session = NewSession {
-        id: entropy::id(),
-        user_id: account.user_id,
-        tokens: minted.pair,
-    };
-    let scope = Scope {
-        tenant: Some(account.tenant_id),
-        ..scope
-    };
+    let session = minted.session(account.user_id, origin);
+    let scope = of(account.tenant_id, scope);
     let written = app.database().write(scope, LogIn { session, rehashed }).await?;
     Ok(Answer::written(&app, StatusCode::OK, written).map(|()| minted.answer()))
 }
 
+/// Writes a wrong guess into the audit log of the account's tenant. Nobody waits for it: the time of the answer must not tell whether
+/// there is such an account.
+fn note_failure(app: &App, account: Credentials, origin: &Origin) {
+    let entry = Entry {
+        event: SecurityEvent::LoginFailed,
+        user_id: Some(account.user_id),
+        actor_id: None,
+        address: origin.address.clone(),
+        detail: None,
+    };
+    let scope = Scope {
+        tenant: Some(account.tenant_id),
+        deadline: Instant::now() + NOTING,
+        at_least: None,
+        primary_only: true,
+    };
+    let database = app.database().clone();
+    app.lifecycle().tasks.spawn(async move {
+        if let Err(error) = database.write(scope, Note(entry)).await {
+            tracing::warn!(error = ?error, "failed login could not be written into the audit log");
+        }
+    });
+}
+
+/// Limit of writing an entry that nobody waits for.
+const NOTING: Duration = Duration::from_secs(5);
+
 /// A replica may not have an account yet that was just made, so a miss is asked again.
-async fn find_credentials(
-    app: &App,
-    scope: Scope,
-    email: Email,
-) -> Result<Option<crate::store::accounts::Credentials>, ApiError> {
+async fn find_credentials(app: &App, scope: Scope, email: Email) -> Result<Option<Credentials>, ApiError> {
     let find = FindCredentials(email);
     let (found, _) = app.database().read(&scope, &find).await?;
     if found.is_some() {
@@ -281,9 +379,9 @@ async fn me(State(app): State<App>, caller: Caller) -> Result<Answer<User>, ApiE
 async fn refresh(
     State(app): State<App>,
     Unscoped(scope): Unscoped,
+    Client(origin): Client,
     body: Body<RefreshRequest>,
 ) -> Result<Answer<Tokens>, ApiError> {
-    use secrecy::ExposeSecret;
     const REFUSED: ApiError = ApiError::Unauthorized("The refresh token is not valid, or ended.");
     let token = Token::parse(Kind::Refresh, body.value.refresh_token.expose_secret()).ok_or(REFUSED)?;
     let presented = token.hash(app.keys());
@@ -295,21 +393,14 @@ async fn refresh(
     let (owner, _) = app.database().read(&primary, &FindRefresh(presented)).await?;
     let owner = owner.ok_or(REFUSED)?;
     let minted = Minted::new(&app);
-    let scope = Scope {
-        tenant: Some(owner.tenant_id),
-        ..scope
+    let exchange = Refresh {
+        owner,
+        presented,
+        tokens: minted.pair,
+        max_age: app.config().auth.session_max_age.get(),
+        origin,
     };
-    let written: Written<Refreshed> = app
-        .database()
-        .write(
-            scope,
-            Refresh {
-                owner,
-                presented,
-                tokens: minted.pair,
-            },
-        )
-        .await?;
+    let written = app.database().write(of(owner.tenant_id, scope), exchange).await?;
     match written.output {
         Refreshed::Exchanged => Ok(Answer::written(&app, StatusCode::OK, written).map(|_| minted.answer())),
         Refreshed::Reused => {
@@ -318,40 +409,4 @@ async fn refresh(
         }
         Refreshed::Raced | Refreshed::Ended => Err(REFUSED),
     }
-}
-
-/// Ends the session; its sockets close.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", security(("bearer" = ["read"])), responses(
-    (status = 204, description = "The session has ended"),
-    (status = 401, body = Problem, content_type = "application/problem+json"),
-))]
-async fn logout(State(app): State<App>, caller: Caller) -> Result<Answer<()>, ApiError> {
-    let person = &caller.person;
-    let end = LogOut {
-        session_id: person.session_id,
-        user_id: person.user_id,
-    };
-    let written = app.database().write(caller.scope, end).await?;
-    Ok(Answer::written(&app, StatusCode::NO_CONTENT, written).empty())
-}
-
-/// A ticket that opens one WebSocket within 30 seconds.
-#[utoipa::path(post, path = "/auth/ws-ticket", tag = "auth", security(("bearer" = ["read"])), responses(
-    (status = 201, body = Ticket),
-    (status = 401, body = Problem, content_type = "application/problem+json"),
-))]
-async fn ws_ticket(State(app): State<App>, caller: Caller) -> Result<Answer<Ticket>, ApiError> {
-    let ticket = Token::new(Kind::Ticket, entropy::bytes());
-    let session_id: Uuid = caller.person.session_id;
-    let make = MakeTicket {
-        session_id,
-        hash: ticket.hash(app.keys()),
-        ttl: TICKET_TTL,
-    };
-    let written = app.database().write(caller.scope, make).await?;
-    let answer = Answer::written(&app, StatusCode::CREATED, written);
-    Ok(answer.map(|()| Ticket {
-        ticket: ticket.reveal().to_owned(),
-        expires_in: TICKET_TTL.as_secs(),
-    }))
 }

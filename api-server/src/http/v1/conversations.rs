@@ -27,6 +27,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// A conversation to begin, or its new title.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ConversationRequest {
     /// One line of at most 200 characters.
     pub title: String,

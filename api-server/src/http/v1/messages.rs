@@ -22,6 +22,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// A message to write.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MessageRequest {
     /// Text of at most 32,768 characters.
     pub content: String,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::Fleet;
 use super::place::Place;
@@ -33,6 +34,7 @@ struct Attempt<T> {
     output: T,
     position: Position,
     events: Vec<Event>,
+    people: Vec<Uuid>,
     replayed: bool,
 }
 
@@ -259,6 +261,11 @@ impl Fleet {
             .get_or_create(&OutcomeLabels { outcome: label })
             .inc();
         let (done, place) = outcome?;
+        if let Some(access) = self.0.access.get()
+            && !done.people.is_empty()
+        {
+            access.rights_changed(&done.people);
+        }
         if let Some(sink) = self.0.sink.get()
             && !done.events.is_empty()
         {
@@ -297,18 +304,19 @@ impl Fleet {
                 connection: lease.session()?,
                 tenant: scope.tenant,
                 events: Vec::new(),
+                people: Vec::new(),
             };
             let done = work.run(&mut handle).await;
-            let events = handle.events;
+            let told = (handle.events, handle.people);
             match done {
-                Ok(done) => Ok((lease, done, events)),
+                Ok(done) => Ok((lease, done, told)),
                 Err(error) => {
                     lease.roll_back().await;
                     Err(error)
                 }
             }
         };
-        let (lease, (output, replayed), events) = tokio::select! {
+        let (lease, (output, replayed), (events, people)) = tokio::select! {
             outcome = timeout_at(scope.deadline, body) => match outcome {
                 Ok(outcome) => outcome.map_err(Failed::open)?,
                 Err(_) => return Err(Failed::open(StoreError::Unavailable("the write took too long"))),
@@ -330,6 +338,7 @@ impl Fleet {
             output,
             position,
             events,
+            people,
             replayed,
         })
     }
