@@ -76,9 +76,31 @@ pub struct MigrateArguments {
     /// File with the role's password.
     #[arg(long, env = "TANKA_MIGRATE_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
-    /// Seconds after which the migration gives up.
+    /// Seconds after which the migration gives up. Waiting for external services does not count.
     #[arg(long, env = "TANKA_MIGRATE_TIMEOUT_SECONDS", default_value_t = 300)]
     pub timeout_seconds: u64,
+    /// What else must be usable before it begins.
+    #[command(flatten)]
+    pub check: CheckArguments,
+}
+
+/// Services that somebody else runs, beside the primary.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Files with the `postgres://` URL of a replica each.
+    #[arg(
+        long,
+        env = "TANKA_CHECK_REPLICA_URL_FILES",
+        value_delimiter = ',',
+        requires = "url_file"
+    )]
+    pub replica_url_files: Vec<PathBuf>,
+    /// File with a `redis://` URL.
+    #[arg(long, env = "TANKA_CHECK_REDIS_URL_FILE")]
+    pub redis_url_file: Option<PathBuf>,
+    /// Address at which `GET /check` says what is still missing; absent: one look, and its finding ends the migration.
+    #[arg(long, env = "TANKA_CHECK_LISTEN")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// What operators do by hand.

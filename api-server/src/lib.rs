@@ -5,6 +5,7 @@ pub mod access;
 pub mod admin;
 pub mod app;
 pub mod args;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -1,6 +1,8 @@
 //! Brings the schema to this release. One process at a time, with a limit for every lock and for everything together.
 
-use std::path::PathBuf;
+mod foreign;
+
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -9,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::foreign::prepare as prepare_external;
 use crate::entropy;
 
 /// All migrations, compiled in.
@@ -17,6 +20,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 /// The number only has to differ from other advisory locks of this database. sqlx's own lock is not used: its waiters hold
 /// a snapshot, and `CREATE INDEX CONCURRENTLY` waits for snapshots.
 const LOCK: i64 = 7_205_759_403_792_793;
+/// Role that requests run as. It owns nothing and is subject to row-level security.
+pub const APP_ROLE: &str = "tanka_app";
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long one statement may wait for a lock before the attempt ends without harm.
@@ -38,6 +43,8 @@ pub struct Target {
     pub options: PgConnectOptions,
     /// Limit of everything.
     pub timeout: Duration,
+    /// Whether somebody else runs the database: then nobody has made the roles and extensions that migrations rely on.
+    pub external: bool,
 }
 
 /// Applies what is missing; answers how many migrations that were. Tries again until the limit: the database may be
@@ -45,7 +52,7 @@ pub struct Target {
 pub async fn run(target: &Target) -> anyhow::Result<usize> {
     let deadline = Instant::now() + target.timeout;
     loop {
-        let error = match timeout_at(deadline, attempt(&target.options)).await {
+        let error = match timeout_at(deadline, attempt(target)).await {
             Ok(Ok(applied)) => return Ok(applied),
             Ok(Err(error)) => error,
             Err(_) => bail!(
@@ -61,8 +68,9 @@ pub async fn run(target: &Target) -> anyhow::Result<usize> {
     }
 }
 
-async fn attempt(options: &PgConnectOptions) -> anyhow::Result<usize> {
-    let options = options
+async fn attempt(target: &Target) -> anyhow::Result<usize> {
+    let options = target
+        .options
         .clone()
         .application_name("tanka-migrate")
         .disable_statement_logging()
@@ -75,6 +83,9 @@ async fn attempt(options: &PgConnectOptions) -> anyhow::Result<usize> {
         .await
         .context("failed to connect to the primary")?;
     lock(&mut connection).await?;
+    if target.external {
+        foreign::prepare(&mut connection, APP_ROLE).await?;
+    }
     drop_invalid_indexes(&mut connection).await?;
     connection
         .ensure_migrations_table("_sqlx_migrations")
@@ -94,6 +105,7 @@ async fn attempt(options: &PgConnectOptions) -> anyhow::Result<usize> {
         .run_direct(None, &mut connection, false)
         .await
         .context("failed to apply a migration")?;
+    foreign::open_internal_policies(&mut connection).await?;
     let after = connection
         .list_applied_migrations("_sqlx_migrations")
         .await?
@@ -157,7 +169,7 @@ fn is_transient(error: &anyhow::Error) -> bool {
 }
 
 /// Reads a password file; white space at its end does not count.
-pub fn read_secret(path: &PathBuf) -> anyhow::Result<String> {
+pub fn read_secret(path: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
     Ok(text.trim_end().to_owned())
 }

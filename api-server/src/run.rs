@@ -15,7 +15,7 @@ use crate::args::{AdminCommand, Arguments, Command, ConfigCommand, MigrateArgume
 use crate::config::load::load;
 use crate::keys::Keys;
 use crate::launch::Launch;
-use crate::{http, migrate, telemetry};
+use crate::{check, http, migrate, telemetry};
 
 /// A configuration file with every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config/api-server.yaml");
@@ -28,7 +28,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Serve(serve_arguments) => serve(serve_arguments, &arguments).await,
         Command::Migrate(target) => migrate(target, &arguments).await,
         Command::Admin(command) => admin(command).await,
-        Command::Config(ConfigCommand::Check { file }) => check(file),
+        Command::Config(ConfigCommand::Check { file }) => check_config(file),
         Command::Config(ConfigCommand::Example) => print(EXAMPLE),
         Command::Openapi => http::openapi::document()
             .map_err(Into::into)
@@ -82,9 +82,23 @@ async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<
 
 async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Result<()> {
     telemetry::start(arguments.log_format, LogLevel::Info);
+    let services = check::Services {
+        primary: target.url_file.clone(),
+        replicas: target.check.replica_url_files.clone(),
+        redis: target.check.redis_url_file.clone(),
+    };
+    if !services.is_empty() {
+        services.wait(target.check.listen).await?;
+    }
     let timeout = Duration::from_secs(target.timeout_seconds);
     let options = connect_options(target)?;
-    let applied = migrate::run(&migrate::Target { options, timeout }).await?;
+    let external = target.url_file.is_some();
+    let applied = migrate::run(&migrate::Target {
+        options,
+        timeout,
+        external,
+    })
+    .await?;
     tracing::info!(applied, version = migrate::latest_version(), "schema is current");
     Ok(())
 }
@@ -138,7 +152,7 @@ async fn admin(command: &AdminCommand) -> anyhow::Result<()> {
     print(&format!("{id}\n"))
 }
 
-fn check(file: &Path) -> anyhow::Result<()> {
+fn check_config(file: &Path) -> anyhow::Result<()> {
     load(file)?;
     print(&format!("{} is valid\n", file.display()))
 }

@@ -173,7 +173,8 @@ fn connect_options(
             name: address.name.clone(),
             path: path.clone(),
         })?;
-        (options, Some(url))
+        // The URL may be that of the role that owns the tables. Requests run as the one that row-level security binds.
+        (options.options([("role", crate::migrate::APP_ROLE)]), Some(url))
     } else {
         let database = &config.database;
         let options = PgConnectOptions::new_without_pgpass()

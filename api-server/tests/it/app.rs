@@ -40,9 +40,16 @@ pub struct Builder {
     extra: String,
     alone: bool,
     guest: bool,
+    database: Option<Value>,
 }
 
 impl Builder {
+    /// Another section `database` than the services' own.
+    pub fn database(mut self, database: Value) -> Self {
+        self.database = Some(database);
+        self
+    }
+
     /// Adds sections to `tanka.yaml`.
     pub fn config(mut self, extra: &str) -> Self {
         extra.clone_into(&mut self.extra);
@@ -73,12 +80,18 @@ impl Builder {
                 let target = migrate::Target {
                     options: options("tanka_owner", 0),
                     timeout: PATIENCE,
+                    external: false,
                 };
                 migrate::run(&target).await.unwrap();
             })
             .await;
         let directory = tempfile::tempdir().unwrap();
         let path = write_config(&directory, &self.extra);
+        if let Some(database) = &self.database {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (_, rest) = text.split_once('\n').unwrap();
+            std::fs::write(&path, format!("database: {database}\n{rest}")).unwrap();
+        }
         let (config, fingerprint) = load(&path).unwrap();
         let launch = Launch {
             config,

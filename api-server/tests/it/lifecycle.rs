@@ -18,6 +18,7 @@ async fn migrating_twice_or_at_the_same_time_applies_everything_once() {
     let target = migrate::Target {
         options: options("tanka_owner", 0),
         timeout: PATIENCE,
+        external: false,
     };
     let (one, two) = tokio::join!(migrate::run(&target), migrate::run(&target));
     one.unwrap();
@@ -32,6 +33,7 @@ async fn a_migration_that_cannot_connect_gives_up_in_time_and_says_why() {
     let target = migrate::Target {
         options: nowhere,
         timeout: Duration::from_secs(2),
+        external: false,
     };
     let started = Instant::now();
     let error = format!("{:#}", migrate::run(&target).await.unwrap_err());
@@ -41,6 +43,7 @@ async fn a_migration_that_cannot_connect_gives_up_in_time_and_says_why() {
     let target = migrate::Target {
         options: wrong,
         timeout: PATIENCE,
+        external: false,
     };
     let started = Instant::now();
     let error = format!("{:#}", migrate::run(&target).await.unwrap_err());

@@ -13,6 +13,7 @@ mod auth;
 mod contract;
 mod conversations;
 mod edge;
+mod external;
 mod lifecycle;
 mod limits;
 mod people;

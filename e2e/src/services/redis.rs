@@ -185,7 +185,13 @@ impl Group {
             .iter()
             .map(|(_, sentinel)| format!("127.0.0.1:{sentinel}"))
             .collect();
+        let servers: Vec<String> = self
+            .ports
+            .iter()
+            .map(|(server, _)| format!("127.0.0.1:{server}"))
+            .collect();
         vec![
+            ("TANKA_TEST_REDIS_ADDRESSES", servers.join(",")),
             ("TANKA_TEST_REDIS_SENTINELS", sentinels.join(",")),
             ("TANKA_TEST_REDIS_MASTER_NAME", MASTER_NAME.to_owned()),
             ("TANKA_TEST_REDIS_PASSWORD", PASSWORD.to_owned()),
