@@ -84,6 +84,10 @@ names! {
         NoPrimary,
         /// A replica does not stream or is too far behind.
         ReplicaNotStreaming,
+        /// A replica's data is too old to be read.
+        ReplicaLagging,
+        /// A service that somebody else runs cannot be used.
+        Unreachable,
         /// Too few Sentinels to agree on a primary.
         NoQuorum,
         /// The migration runs.
@@ -92,6 +96,8 @@ names! {
         MigrationFailed,
         /// Some API pods do not serve.
         PodsNotReady,
+        /// A new API pod does not become ready.
+        RolloutStuck,
         /// The platform's own end-to-end check fails.
         ProbeFailed,
         /// A Secret or one of its keys is missing.
@@ -100,5 +106,7 @@ names! {
         NameConflict,
         /// The Kubernetes API refused a request.
         ApplyFailed,
+        /// The operator has failed by a defect of its own.
+        InternalError,
     }
 }

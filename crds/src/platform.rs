@@ -88,11 +88,15 @@ pub use self::status::TankaPlatformStatus;
     )
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("!has(self.postgres.managed) || (has(self.postgres.managed.parameters) && 'max_connections' in self.postgres.managed.parameters ? int(self.postgres.managed.parameters['max_connections']) : 200) * 4 / 5 - 13 >= 2 * ((self.api.autoscaling.enabled ? self.api.autoscaling.maxReplicas : self.api.replicas) + 1)", "so many API pods need more connections than PostgreSQL allows, each two of every instance: lower api.autoscaling.maxReplicas (or api.replicas), or raise max_connections in postgres.managed.parameters (269 for 100 pods, 519 for 200)"),
+])))]
 pub struct TankaPlatformSpec {
     /// Release to run, such as "0.1.0". Empty: the operator's own. Selects the images unless `images` overrides them.
+    /// It never goes below the release that runs (`status.version`).
     #[schemars(
         length(max = 32),
-        regex(pattern = r"^([0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?)?$")
+        regex(pattern = r"^([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}(-[0-9A-Za-z.-]+)?)?$")
     )]
     pub version: String,
     /// Freezes changes of the spec. Health, status and failover go on.
@@ -130,13 +134,13 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct Images {
     /// Image of the API server.
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = r"^[^\s]*$"))]
     pub api_server: String,
     /// Image of PostgreSQL with Patroni and pgvector.
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = r"^[^\s]*$"))]
     pub postgres: String,
     /// Image of Redis with Sentinel.
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = r"^[^\s]*$"))]
     pub redis: String,
     /// When the kubelet pulls.
     pub pull_policy: PullPolicy,
@@ -247,17 +251,40 @@ pub fn crd() -> CustomResourceDefinition {
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut())
         {
-            root.x_kubernetes_validations = Some(vec![ValidationRule {
-                rule: "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 40".to_owned(),
-                message: Some(
-                    "metadata.name prefixes the names of services: use at most 40 lower-case letters, digits and hyphens, starting with a letter"
-                        .to_owned(),
-                ),
-                ..ValidationRule::default()
-            }]);
+            root.x_kubernetes_validations = Some(root_rules().into());
         }
     }
     crd
+}
+
+/// Rules that need more than the spec: about the object's name, and about the release that runs.
+fn root_rules() -> [ValidationRule; 2] {
+    let rule = |rule: String, message: &str| ValidationRule {
+        rule,
+        message: Some(message.to_owned()),
+        ..ValidationRule::default()
+    };
+    // A release as one number, whatever stands behind the hyphen: the three parts have four digits each at most.
+    let number = |version: &str| {
+        let part = |index| format!("int({version}.split('-')[0].split('.')[{index}])");
+        format!("({} * 100000000 + {} * 10000 + {})", part(0), part(1), part(2))
+    };
+    let downgrade = format!(
+        "self.spec.version == '' || self.spec.version == oldSelf.spec.version || !has(oldSelf.status) || !has(oldSelf.status.version) || {} >= {}",
+        number("self.spec.version"),
+        number("oldSelf.status.version")
+    );
+    [
+        rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 40"
+                .to_owned(),
+            "metadata.name prefixes the names of services: use at most 40 lower-case letters, digits and hyphens, starting with a letter",
+        ),
+        rule(
+            downgrade,
+            "spec.version is older than the release that runs (status.version), whose schema it may not know: keep the version or raise it",
+        ),
+    ]
 }
 
 /// Validation rules in the form that goes into a schema: pairs of a CEL expression and a sentence for people.

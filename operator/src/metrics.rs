@@ -32,6 +32,8 @@ pub enum Cause {
     HandOver,
     /// The operator's own rights in a namespace.
     Rights,
+    /// A controller is to try again at once what it was refused.
+    Reminder,
     /// What was observed has changed.
     Status,
 }
@@ -50,6 +52,7 @@ pub struct Metrics {
     reconciles: Histogram,
     waits: Histogram,
     failures: Counter,
+    panics: Counter,
     failovers: Histogram,
     leader: Gauge,
 }
@@ -64,6 +67,7 @@ impl Default for Metrics {
             ]),
             waits: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
             failures: Counter::default(),
+            panics: Counter::default(),
             failovers: Histogram::new([0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0]),
             leader: Gauge::default(),
             registry: Arc::new(Mutex::new(Registry::with_prefix("tanka"))),
@@ -94,6 +98,11 @@ impl Metrics {
             self.waits.clone(),
         );
         registry.register("reconcile_failures", "Looks that failed", self.failures.clone());
+        registry.register(
+            "reconcile_panics",
+            "Looks that ended in a panic",
+            self.panics.clone(),
+        );
         registry.register_with_unit(
             "postgres_failover_downtime",
             "Time without a primary",
@@ -144,6 +153,11 @@ impl Metrics {
     /// Counts a failed look.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// Counts a look that ended in a panic.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// Records a failover.

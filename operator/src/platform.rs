@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::TankaPlatform;
+use crds::conditions::Reason;
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -85,9 +86,6 @@ pub enum Error {
     /// A look panicked: a defect of ours, kept from the other platforms.
     #[error("a look at the platform panicked: {0}")]
     Panicked(String),
-    /// The stored object is not a `TankaPlatform` that this release can read.
-    #[error("the stored object cannot be read")]
-    Unreadable(#[source] Box<kube::core::error_boundary::InvalidObject>),
 }
 
 /// One look at one platform. A panic in it is an error of this platform and leaves the others alone.
@@ -95,7 +93,27 @@ pub enum Error {
 /// # Errors
 /// When the API server fails; the next look comes after a pause.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
-    let outcome = AssertUnwindSafe(guarded(&object, &context))
+    let outcome = caught(guarded(&object, &context)).await;
+    let Err(error) = &outcome else { return outcome };
+    if let Error::Kubernetes(kube::Error::Api(status)) = error
+        && status.code == 403
+    {
+        context.grants.doubt(&object.uid().unwrap_or_default());
+    }
+    if let Error::Panicked(_) = error {
+        context.metrics.panicked();
+    }
+    if let (Some((reason, message)), Ok(stored)) = (error.told(), &object.0)
+        && let Err(unsaid) = context.reporter.halted(stored, reason, &message, now()).await
+    {
+        tracing::warn!(error = %unsaid, "a failure could not be written into the status");
+    }
+    outcome
+}
+
+/// Runs a look; a panic in it becomes an error.
+async fn caught(look: impl Future<Output = Result<Action, Error>>) -> Result<Action, Error> {
+    AssertUnwindSafe(look)
         .catch_unwind()
         .await
         .unwrap_or_else(|panic| {
@@ -104,20 +122,40 @@ pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Ac
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Err(Error::Panicked(words.unwrap_or_default()))
-        });
-    if let Err(Error::Kubernetes(kube::Error::Api(status))) = &outcome
-        && status.code == 403
-    {
-        context.grants.doubt(&object.uid().unwrap_or_default());
+        })
+}
+
+impl Error {
+    /// What of it belongs into the status. An API server that cannot be reached cannot be told either, and comes back by itself.
+    fn told(&self) -> Option<(Reason, String)> {
+        match self {
+            Self::Panicked(words) => Some((
+                Reason::InternalError,
+                format!(
+                    "the operator failed on this platform by a defect of its own and tries again: {words}"
+                ),
+            )),
+            Self::Kubernetes(kube::Error::Api(status))
+                if (400..500).contains(&status.code) && status.code != 429 =>
+            {
+                Some((
+                    Reason::ApplyFailed,
+                    format!("the Kubernetes API refused a request: {}", status.message),
+                ))
+            }
+            Self::Kubernetes(_) => None,
+        }
     }
-    outcome
 }
 
 async fn guarded(object: &Guarded, context: &Context) -> Result<Action, Error> {
-    let stored = object
-        .0
-        .as_ref()
-        .map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
+    let stored = match &object.0 {
+        Ok(stored) => stored,
+        Err(invalid) => {
+            context.reporter.unreadable(&invalid.metadata, now()).await?;
+            return Ok(Action::await_change());
+        }
+    };
     let _timer = context.metrics.reconcile();
     if let Some(waited) = context
         .pending
@@ -132,7 +170,10 @@ async fn guarded(object: &Guarded, context: &Context) -> Result<Action, Error> {
     let platform = match validate(stored, &context.release) {
         Ok(platform) => platform,
         Err(invalid) => {
-            context.reporter.invalid(stored, &invalid.0, now()).await?;
+            context
+                .reporter
+                .halted(stored, Reason::InvalidSpec, &invalid.0, now())
+                .await?;
             return Ok(Action::await_change());
         }
     };
@@ -149,7 +190,7 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
     }
     context.grants.ensure(platform).await?;
     let cache = context.caches.of(&platform.namespace).await?;
-    let (mut world, credentials) = context.probe.observe(platform, &cache).await?;
+    let (mut world, credentials) = context.probe.observe(platform, &cache, now()).await?;
     context
         .applier
         .remember_credentials(&platform.namespace, credentials);
@@ -262,6 +303,14 @@ fn jitter() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_that_the_status_tells() {
+        let error = caught(async { panic!("no such state") }).await.unwrap_err();
+        let (reason, message) = error.told().unwrap();
+        assert_eq!(reason, Reason::InternalError);
+        assert!(message.contains("no such state"), "{message}");
+    }
 
     #[test]
     fn pauses_grow_and_end_at_a_minute() {

@@ -14,6 +14,9 @@ use crate::units::{Size, Span};
 /// The API tier.
 #[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("!('memory' in self.resources.limits) || quantity(self.resources.limits['memory']).compareTo(quantity(self.cache.l1Capacity)) > 0", "api.cache.l1Capacity does not fit into api.resources.limits.memory: lower the first or raise the second"),
+])))]
 pub struct ApiSpec {
     /// Number of pods. Counts only without autoscaling.
     #[schemars(range(min = 1, max = 200))]
@@ -235,27 +238,37 @@ impl Default for WarmUp {
 }
 
 /// Use of PostgreSQL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("duration(self.acquireTimeout) >= duration('10ms') && duration(self.acquireTimeout) <= duration('15s')", "api.database.acquireTimeout must be from 10ms to 15s: a request does not live longer"),
+        ("duration(self.maxReplicaLag) >= duration('100ms') && duration(self.maxReplicaLag) <= duration('1h')", "api.database.maxReplicaLag must be from 100ms to 1h"),
+        ("duration(self.readYourWritesTimeout) <= duration('5s')", "api.database.readYourWritesTimeout must be at most 5s: after it the primary is asked"),
+])))]
 pub struct DatabaseUse {
-    /// Most connections of one pod, primary and replicas together. The operator lowers it where all pods together
-    /// would take more than 80 % of what PostgreSQL allows.
+    /// Most connections of one pod, primary and replicas together: one to watch each instance, the rest for requests, in equal parts.
+    /// The operator lowers it where all pods together would take more than 80 % of what an instance allows, and raises it to two for
+    /// each instance.
     #[schemars(range(min = 2, max = 100))]
     pub pool_size: i32,
     /// How long a request waits for a connection.
+    #[schemars(schema_with = "period")]
     pub acquire_timeout: Span,
     /// A replica further behind than this serves nothing.
+    #[schemars(schema_with = "period")]
     pub max_replica_lag: Span,
     /// How long a read waits for a replica to catch up with the reader's own writes before it asks the primary.
+    #[schemars(schema_with = "period")]
     pub read_your_writes_timeout: Span,
     /// Statements that take longer are logged.
+    #[schemars(schema_with = "period")]
     pub slow_query_threshold: Span,
 }
 
 impl Default for DatabaseUse {
     fn default() -> Self {
         Self {
-            pool_size: 8,
+            pool_size: 9,
             acquire_timeout: Span::from_secs(2),
             max_replica_lag: Span::from_secs(1),
             read_your_writes_timeout: Span::from_millis(20),
@@ -290,8 +303,11 @@ impl Default for RateLimit {
 }
 
 /// Real-time connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("quantity(self.sendBuffer).compareTo(quantity('4Ki')) >= 0 && quantity(self.sendBuffer).compareTo(quantity('16Mi')) <= 0", "api.websocket.sendBuffer must be from 4Ki to 16Mi"),
+])))]
 pub struct WebSocket {
     /// Most sockets of one pod.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -340,6 +356,7 @@ impl Default for Auth {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
         ("has(self.url) == has(self.model) && has(self.url) == has(self.dimensions)", "set url, model and dimensions together, or none of them"),
+        ("!has(self.apiKeySecretRef) || has(self.url)", "embeddings.apiKeySecretRef has no endpoint to be used for: set url, model and dimensions"),
 ])))]
 pub struct Embeddings {
     /// Base URL of an OpenAI-compatible API.
@@ -360,10 +377,14 @@ pub struct Embeddings {
 }
 
 /// What a pod does when it is asked to stop.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('1h')", "api.drain.timeout must be from 1s to 1h: a rollout waits that long for each pod"),
+])))]
 pub struct Drain {
-    /// Time for requests in flight and open sockets to end.
+    /// Time for requests in flight and open sockets to end. Kubernetes is given a little more.
+    #[schemars(schema_with = "period")]
     pub timeout: Span,
 }
 
@@ -410,12 +431,15 @@ impl From<LogLevel> for ConfigLogLevel {
 pub struct PodTemplate {
     /// Further labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "texts")]
     pub labels: BTreeMap<String, String>,
     /// Further annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "texts")]
     pub annotations: BTreeMap<String, String>,
     /// Node labels that a node must carry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "texts")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that are tolerated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -433,6 +457,20 @@ pub struct PodTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
+}
+
+/// A span of time that rules can compare: no days.
+fn period(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "string", "maxLength": 24, "pattern": "^([0-9]{1,7}(ms|s|m|h))+$"})
+}
+
+/// Names and texts, as labels and annotations are.
+fn texts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
 }
 
 /// A pod field that Kubernetes itself validates; its own schema here would take up half of the CRD.

@@ -36,6 +36,9 @@ impl Default for RedisSpec {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
         ("self.replicas in [1, 3, 5]", "redis.managed.replicas must be 1, 3 or 5, so that a majority of Sentinels exists"),
+        ("!('memory' in self.resources.limits) || quantity(self.resources.limits['memory']).compareTo(quantity(self.maxMemory)) > 0", "redis.managed.resources.limits.memory must exceed maxMemory, since Redis needs room beside its data: raise the limit, or leave it out to have it derived"),
+        ("quantity(self.maxMemory).compareTo(quantity('16Mi')) >= 0", "redis.managed.maxMemory is too small to work with: write 16Mi or more"),
+        ("has(self.storage) == has(oldSelf.storage)", "redis.managed.storage cannot be added to a live platform or taken from it: decide when the platform is made"),
 ])))]
 pub struct ManagedRedis {
     /// Members, primary and replicas together: 1, 3 or 5.

@@ -13,6 +13,7 @@ pub struct TankaPlatformStatus {
     pub observed_generation: Option<i64>,
     /// Release that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub version: Option<String>,
     /// Address for clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]

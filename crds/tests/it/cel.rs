@@ -47,6 +47,12 @@ fn violations(object: &Value, old: Option<&Value>) -> Vec<String> {
 #[case(json!({"api": {"embeddings": {"url": "http://embed", "model": "m", "dimensions": 384}}}))]
 #[case(json!({"ingress": {"enabled": true, "host": "api.example.com", "tls": {"secretName": "cert"}}}))]
 #[case(json!({"postgres": {"managed": {"failover": {"ttl": "1m", "loopWait": "10s", "retryTimeout": "10s"}}}}))]
+#[case(json!({"version": "1.20.3-rc.1"}))]
+#[case(json!({"api": {"autoscaling": {"maxReplicas": 72}}}))]
+#[case(json!({"api": {"autoscaling": {"maxReplicas": 100}}, "postgres": {"managed": {"parameters": {"max_connections": "269"}}}}))]
+#[case(json!({"api": {"autoscaling": {"maxReplicas": 100, "enabled": false}}}))]
+#[case(json!({"api": {"drain": {"timeout": "1h"}, "cache": {"l1Capacity": "511Mi"}}}))]
+#[case(json!({"redis": {"managed": {"maxMemory": "1Gi", "resources": {"limits": {"memory": "2Gi"}}}}}))]
 fn a_sound_spec_is_accepted(#[case] spec: Value) {
     assert_eq!(violations(&platform(&spec), None), Vec::<String>::new());
 }
@@ -67,6 +73,18 @@ fn a_sound_spec_is_accepted(#[case] spec: Value) {
 #[case(json!({"ingress": {"enabled": true}}), "ingress.host is missing")]
 #[case(json!({"ingress": {"tls": {"secretName": "cert"}}}), "needs ingress.host")]
 #[case(json!({"ingress": {"host": "a.b", "tls": {"secretName": "cert", "issuerRef": {"name": "x", "kind": "Issuer"}}}}), "exactly one of tls.secretName")]
+#[case(json!({"api": {"cache": {"l1Capacity": "512Mi"}}}), "l1Capacity does not fit")]
+#[case(json!({"api": {"autoscaling": {"maxReplicas": 73}}}), "need more connections")]
+#[case(json!({"api": {"replicas": 73, "autoscaling": {"enabled": false}}}), "need more connections")]
+#[case(json!({"api": {"autoscaling": {"maxReplicas": 100}}, "postgres": {"managed": {"parameters": {"max_connections": "268"}}}}), "need more connections")]
+#[case(json!({"api": {"drain": {"timeout": "2h"}}}), "from 1s to 1h")]
+#[case(json!({"api": {"database": {"acquireTimeout": "1m"}}}), "from 10ms to 15s")]
+#[case(json!({"api": {"database": {"maxReplicaLag": "0s"}}}), "from 100ms to 1h")]
+#[case(json!({"api": {"database": {"readYourWritesTimeout": "6s"}}}), "at most 5s")]
+#[case(json!({"api": {"websocket": {"sendBuffer": "1Ki"}}}), "from 4Ki to 16Mi")]
+#[case(json!({"api": {"embeddings": {"apiKeySecretRef": {"name": "a", "key": "b"}}}}), "no endpoint")]
+#[case(json!({"redis": {"managed": {"maxMemory": "1Gi", "resources": {"limits": {"memory": "1Gi"}}}}}), "must exceed maxMemory")]
+#[case(json!({"redis": {"managed": {"maxMemory": "1Mi"}}}), "16Mi or more")]
 fn a_contradiction_is_refused_with_a_sentence(#[case] spec: Value, #[case] sentence: &str) {
     let found = violations(&platform(&spec), None);
     assert!(
@@ -94,6 +112,7 @@ fn a_name_that_cannot_prefix_a_service_is_refused(#[case] name: &str) {
 #[case(json!({"postgres": {"managed": {"storage": {"size": "5Gi"}}}}), "cannot shrink")]
 #[case(json!({"postgres": {"managed": {"storage": {"storageClassName": "fast"}}}}), "storageClassName cannot change")]
 #[case(json!({"postgres": {"managed": null, "external": {"primarySecretRef": {"name": "db", "key": "url"}}}}), "cannot be exchanged")]
+#[case(json!({"redis": {"managed": {"storage": {"size": "1Gi"}}}}), "cannot be added to a live platform")]
 fn a_change_that_would_lose_data_is_refused(#[case] spec: Value, #[case] sentence: &str) {
     let found = violations(&platform(&spec), Some(&platform(&json!({}))));
     assert!(
@@ -108,5 +127,26 @@ fn a_volume_may_grow() {
     assert_eq!(
         violations(&larger, Some(&platform(&json!({})))),
         Vec::<String>::new()
+    );
+}
+
+#[rstest]
+#[case::lower("0.9.9", false)]
+#[case::much_lower("0.1.10", false)]
+#[case::same("0.10.2", true)]
+#[case::higher("0.10.3", true)]
+#[case::candidate("0.11.0-rc.1", true)]
+#[case::of_the_operator("", true)]
+fn a_release_never_goes_below_the_one_that_runs(#[case] wanted: &str, #[case] allowed: bool) {
+    let mut old = platform(&json!({"version": "9.9.9"}));
+    // What was asked for last never came to run: going back from it is no downgrade.
+    old["status"] = json!({"version": "0.10.2"});
+    let mut new = platform(&json!({"version": wanted}));
+    new["status"] = old["status"].clone();
+    let found = violations(&new, Some(&old));
+    assert_eq!(found.is_empty(), allowed, "{found:?}");
+    assert!(
+        allowed || found[0].contains("older than the release that runs"),
+        "{found:?}"
     );
 }

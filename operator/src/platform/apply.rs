@@ -1,5 +1,7 @@
 //! Carrying a plan out: create Secrets once, apply what differs, delete what has no place. Nothing to do means no request.
 
+mod doubt;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,15 +12,18 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
 
+use self::doubt::Doubt;
 use super::build::secrets::SecretRequest;
 use super::deadline::bounded;
 use super::diff::project;
 use super::object::{Key, Kind, Object, is_ours};
-use super::observe::probe::Credentials;
+use super::observe::secrets::Credentials;
 use super::observe::{Rejection, World};
 use super::plan::Plan;
+use super::plan::nudge;
 use super::plan::prune::Deletion;
 use super::plan::scaling::SEED_MANAGER;
+use super::plan::tenure::Tenure;
 use super::validate::Platform;
 use crate::metrics::{Cause, Metrics};
 
@@ -66,14 +71,25 @@ impl Applier {
         if let Some(replicas) = plan.seed_replicas {
             self.seed_replicas(platform, world, &plan, replicas).await?;
         }
+        let mut doubt = Doubt::new(&self.client, platform);
         for object in &plan.objects {
-            if let Err(rejection) = self.apply_object(platform, world, object).await? {
-                tracing::warn!(platform.name, platform.namespace, object = %object.key, ?rejection, "an object was rejected");
-                rejections.insert(object.key.clone(), rejection);
+            if let Err((key, rejection)) = self.apply_object(platform, world, object, &mut doubt).await? {
+                tracing::warn!(platform.name, platform.namespace, object = %key, ?rejection, "an object was rejected");
+                rejections.insert(key, rejection);
             }
         }
+        for tenure in &plan.tenures {
+            if doubt.cleared().await? {
+                self.change_owners(platform, tenure).await?;
+            }
+        }
+        for key in &plan.nudges {
+            self.remind(platform, key, world).await?;
+        }
         for deletion in &plan.deletions {
-            self.delete(platform, deletion).await?;
+            if doubt.cleared().await? {
+                self.delete(platform, deletion).await?;
+            }
         }
         Ok(rejections)
     }
@@ -166,21 +182,37 @@ impl Applier {
         platform: &Platform,
         world: &World,
         object: &Object,
-    ) -> Result<Result<(), Rejection>, Error> {
-        let api = self.api(platform, object.key.kind);
-        let live = match world.objects.get(&object.key) {
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Result<(), (Key, Rejection)>, Error> {
+        let cached = world.objects.get(&object.key);
+        let mut live = match cached {
             Some(live) => Some(live.clone()),
             // The cache holds only what carries our label, and may be behind.
-            None => bounded(api.get_opt(&object.key.name))
-                .await?
-                .and_then(|live| serde_json::to_value(live).ok()),
+            None => self.read(platform, &object.key).await?,
         };
-        if let Some(live) = &live {
-            if !is_ours(live, &platform.name, &platform.uid) {
-                return Ok(Err(Rejection::Foreign));
-            }
-            if self.is_current(platform, object, live) {
+        if cached.is_some()
+            && doubt::ends_pods(object.key.kind)
+            && !self.is_done(platform, object, live.as_ref())
+        {
+            if !doubt.cleared().await? {
                 return Ok(Ok(()));
+            }
+            live = self.read(platform, &object.key).await?;
+        }
+        if self.is_done(platform, object, live.as_ref()) {
+            return Ok(Ok(()));
+        }
+        let mut manifest = object.manifest.clone();
+        match &live {
+            Some(live) if !is_ours(live, &platform.name, &platform.uid) => {
+                return Ok(Err((object.key.clone(), Rejection::Foreign)));
+            }
+            Some(live) if doubt::ends_pods(object.key.kind) => doubt::tie(&mut manifest, live),
+            Some(_) => {}
+            None => {
+                if let Some(volume) = self.foreign_volume(platform, object).await? {
+                    return Ok(Err((volume, Rejection::Foreign)));
+                }
             }
         }
         let cause = if live.is_some() {
@@ -188,9 +220,20 @@ impl Applier {
         } else {
             Cause::Missing
         };
+        self.send(platform, object, &manifest, cause).await
+    }
+
+    async fn send(
+        &self,
+        platform: &Platform,
+        object: &Object,
+        manifest: &Value,
+        cause: Cause,
+    ) -> Result<Result<(), (Key, Rejection)>, Error> {
+        let api = self.api(platform, object.key.kind);
         self.metrics.write(object.key.kind, cause);
         let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-        match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(&object.manifest))).await {
+        match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(manifest))).await {
             Ok(stored) => {
                 self.remember(
                     platform,
@@ -200,10 +243,81 @@ impl Applier {
                 tracing::info!(platform.name, platform.namespace, object = %object.key, "applied");
                 Ok(Ok(()))
             }
-            Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                Ok(Err(Rejection::Refused(status.message.clone())))
-            }
+            // It has changed since it was seen: the next look decides.
+            Err(Error::Api(status)) if status.code == 409 => Ok(Ok(())),
+            Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => Ok(Err((
+                object.key.clone(),
+                Rejection::Refused(status.message.clone()),
+            ))),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Reads an object past all caches.
+    async fn read(&self, platform: &Platform, key: &Key) -> Result<Option<Value>, Error> {
+        let live = bounded(self.api(platform, key.kind).get_opt(&key.name)).await?;
+        Ok(live.and_then(|live| serde_json::to_value(live).ok()))
+    }
+
+    /// Whether nothing is to be done: it is ours and what it should be.
+    fn is_done(&self, platform: &Platform, object: &Object, live: Option<&Value>) -> bool {
+        live.is_some_and(|live| {
+            is_ours(live, &platform.name, &platform.uid) && self.is_current(platform, object, live)
+        })
+    }
+
+    /// A volume that a new StatefulSet would take over although it belongs to somebody else.
+    async fn foreign_volume(&self, platform: &Platform, object: &Object) -> Result<Option<Key>, Error> {
+        if object.key.kind != Kind::StatefulSet {
+            return Ok(None);
+        }
+        for name in doubt::volumes_of(&object.manifest) {
+            let key = Key::new(Kind::PersistentVolumeClaim, name);
+            let live = self.read(platform, &key).await?;
+            if live.is_some_and(|live| !is_ours(&live, &platform.name, &platform.uid)) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the controller of an object look at it again.
+    async fn remind(&self, platform: &Platform, key: &Key, world: &World) -> Result<(), Error> {
+        let now = world.now.round(jiff::Unit::Second).unwrap_or(world.now);
+        let patch = json!({"metadata": {"annotations": {nudge::ANNOTATION: now.to_string()}}});
+        let parameters = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        self.metrics.write(key.kind, Cause::Reminder);
+        match bounded(
+            self.api(platform, key.kind)
+                .patch(&key.name, &parameters, &Patch::Merge(&patch)),
+        )
+        .await
+        {
+            Err(Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Hands an object over to other owners, if it still is as it was seen.
+    async fn change_owners(&self, platform: &Platform, tenure: &Tenure) -> Result<(), Error> {
+        let patch = json!({"metadata": {
+            "uid": tenure.uid,
+            "resourceVersion": tenure.resource_version,
+            "ownerReferences": tenure.owners,
+        }});
+        let parameters = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        self.metrics.write(tenure.key.kind, Cause::Differs);
+        tracing::info!(platform.name, platform.namespace, object = %tenure.key, owners = tenure.owners.len(), "owners changed with the deletion policy");
+        let api = self.api(platform, tenure.key.kind);
+        match bounded(api.patch(&tenure.key.name, &parameters, &Patch::Merge(&patch))).await {
+            Err(Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            other => other.map(|_| ()),
         }
     }
 
@@ -236,9 +350,19 @@ impl Applier {
     }
 
     async fn delete(&self, platform: &Platform, deletion: &Deletion) -> Result<(), Error> {
+        let Some(live) = self.read(platform, &deletion.key).await? else {
+            return Ok(());
+        };
+        let metadata = &live["metadata"];
+        if metadata["uid"] != deletion.uid
+            || metadata.get("deletionTimestamp").is_some()
+            || !is_ours(&live, &platform.name, &platform.uid)
+        {
+            return Ok(());
+        }
         let preconditions = Preconditions {
             uid: Some(deletion.uid.clone()),
-            resource_version: None,
+            resource_version: metadata["resourceVersion"].as_str().map(str::to_owned),
         };
         let parameters = DeleteParams {
             preconditions: Some(preconditions),

@@ -1,13 +1,17 @@
 //! What the observed world means for each part of a platform: is it as it should be, and if not, what is the matter first.
 
+mod external;
+
 use crds::conditions::Reason;
 use crds::names::{self, Component};
 use serde_json::Value;
 
 use super::build::{migration_job, secrets};
 use super::object::{Key, Kind};
+use super::observe::secrets::missing;
 use super::observe::{Rejection, World};
 use super::plan::migration::{self, Migration};
+use super::plan::tenure;
 use super::validate::{Cache, Database, Platform};
 
 /// The state of one part.
@@ -72,9 +76,15 @@ pub fn assess(platform: &Platform, world: &World) -> Assessment {
     }
 }
 
+/// A replica this far behind is said to lag, whatever the API tolerates.
+const LEAST_LAG_MILLIS: u64 = 2_000;
+
 /// What stands in the way of a component before its own state is looked at.
 fn obstacle(platform: &Platform, world: &World, component: Component) -> Option<Finding> {
     let name = names::component(&platform.name, component);
+    if let Some(key) = tenure::foreign_secrets(platform, world).find(|key| key.name == name) {
+        return Some(conflict(key));
+    }
     let secret = secrets::requests(platform)
         .into_iter()
         .find(|request| request.name == name);
@@ -86,16 +96,10 @@ fn obstacle(platform: &Platform, world: &World, component: Component) -> Option<
             format!("Secret {name} has no key {key}: add it, or delete the Secret to have it made again"),
         ));
     }
-    let rejected = world
-        .rejected
-        .iter()
-        .find(|(key, _)| key.name == name || key.name.starts_with(&format!("{name}-")));
+    let rejected = world.rejected.iter().find(|(key, _)| concerns(key, &name));
     if let Some((key, rejection)) = rejected {
         return Some(match rejection {
-            Rejection::Foreign => Finding::bad(
-                Reason::NameConflict,
-                format!("{key} exists and belongs to somebody else: rename or delete it"),
-            ),
+            Rejection::Foreign => conflict(key),
             Rejection::Refused(words) => {
                 Finding::bad(Reason::ApplyFailed, format!("{key} was refused: {words}"))
             }
@@ -105,9 +109,48 @@ fn obstacle(platform: &Platform, world: &World, component: Component) -> Option<
     Some(Finding::bad(problem.reason, problem.message))
 }
 
+/// Whether an object belongs to the component whose objects have this name or begin with it; volumes have it at their end.
+fn concerns(key: &Key, name: &str) -> bool {
+    key.name == name
+        || key.name.starts_with(&format!("{name}-"))
+        || (key.kind == Kind::PersistentVolumeClaim && key.name.contains(&format!("-{name}-")))
+}
+
+fn conflict(key: &Key) -> Finding {
+    Finding::bad(
+        Reason::NameConflict,
+        format!("{key} exists and belongs to somebody else: rename or delete it"),
+    )
+}
+
+/// A replica whose data is too old, as the API sees it.
+fn lagging(platform: &Platform, world: &World) -> Option<Finding> {
+    let Some(Ok(deep)) = &world.deep else { return None };
+    let tolerated = platform.spec.api.database.max_replica_lag.get().as_millis() * 2;
+    let bound = u64::try_from(tolerated).unwrap_or(u64::MAX).max(LEAST_LAG_MILLIS);
+    let (name, lag) = deep
+        .instances
+        .iter()
+        .filter(|instance| instance.role.as_deref() == Some("replica"))
+        .filter_map(|instance| Some((&instance.name, instance.lag_ms?)))
+        .find(|(_, lag)| *lag > bound)?;
+    // Whole minutes and tens of seconds, so that a lag that grows does not cause a write at every look.
+    let shown = if lag < 10_000 {
+        "seconds"
+    } else if lag < 60_000 {
+        "tens of seconds"
+    } else {
+        "minutes"
+    };
+    Some(Finding::bad(
+        Reason::ReplicaLagging,
+        format!("replica {name} is {shown} behind and serves no reads"),
+    ))
+}
+
 fn database(platform: &Platform, world: &World) -> (Finding, bool) {
     let Database::Managed(managed) = &platform.database else {
-        return (Finding::good(Reason::External, "run by somebody else"), true);
+        return external::database(platform, world);
     };
     let name = names::component(&platform.name, Component::Postgres);
     let primary = world.primary();
@@ -144,18 +187,18 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
         );
         return (Finding::bad(Reason::ReplicaNotStreaming, message), true);
     }
-    (
+    let good = || {
         Finding::good(
             Reason::Available,
             format!("{} is primary, {streaming} replicas stream", primary.name),
-        ),
-        true,
-    )
+        )
+    };
+    (lagging(platform, world).unwrap_or_else(good), true)
 }
 
 fn cache(platform: &Platform, world: &World) -> Finding {
     let Cache::Managed(managed) = &platform.cache else {
-        return Finding::good(Reason::External, "run by somebody else");
+        return external::cache(platform, world);
     };
     if let Some(finding) = obstacle(platform, world, Component::Redis) {
         return finding;
@@ -196,7 +239,7 @@ fn cache(platform: &Platform, world: &World) -> Finding {
 }
 
 fn migrations(platform: &Platform, world: &World, database_writable: bool, database: &Finding) -> Finding {
-    let name = migration_job::name(platform);
+    let name = migration_job::name(platform, world);
     let job = world.objects.get(&Key::new(Kind::Job, &name));
     let words = || {
         world
@@ -210,11 +253,13 @@ fn migrations(platform: &Platform, world: &World, database_writable: bool, datab
             Reason::Available,
             format!("the schema fits release {}", platform.version),
         ),
-        Migration::Failed { message } => {
+        Migration::Failed { message, .. } => {
             let cause = words().unwrap_or(message);
             Finding::bad(
                 Reason::MigrationFailed,
-                format!("Job {name} failed: {cause}. Mend the cause and delete the Job to try again"),
+                format!(
+                    "Job {name} failed: {cause}. It is tried again every few minutes, or at once when the Job is deleted"
+                ),
             )
         }
         Migration::Absent if !database_writable => Finding::bad(
@@ -245,6 +290,10 @@ fn api(platform: &Platform, world: &World) -> Finding {
     if let Some(finding) = obstacle(platform, world, Component::Api) {
         return finding;
     }
+    let embeddings: Vec<_> = platform.spec.api.embeddings.api_key_secret_ref.iter().collect();
+    if let Some((reason, words)) = missing(&world.references, &embeddings) {
+        return Finding::bad(reason, words);
+    }
     let Some(deployment) = world.objects.get(&Key::new(Kind::Deployment, &name)) else {
         return Finding::bad(Reason::WaitingForDependency, "waits for the migration");
     };
@@ -254,6 +303,9 @@ fn api(platform: &Platform, world: &World) -> Finding {
     let ready = number(&status["readyReplicas"]).min(number(&status["updatedReplicas"]));
     let current = number(&status["observedGeneration"]) >= number(&deployment["metadata"]["generation"]);
     let surplus = number(&status["replicas"]) > number(&status["updatedReplicas"]);
+    if let Some(finding) = stuck(platform, world, deployment) {
+        return finding;
+    }
     if !current || ready < wanted || surplus {
         return Finding::bad(
             Reason::PodsNotReady,
@@ -264,6 +316,22 @@ fn api(platform: &Platform, world: &World) -> Finding {
         );
     }
     Finding::good(Reason::Available, format!("{ready} of {wanted} pods serve"))
+}
+
+/// A rollout whose next pod does not become ready. Those that serve are left alone until the spec changes.
+fn stuck(platform: &Platform, world: &World, deployment: &Value) -> Option<Finding> {
+    let conditions = deployment["status"]["conditions"].as_array()?;
+    conditions
+        .iter()
+        .find(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded")?;
+    let pod = world.pods_of(Component::Api).find(|pod| !pod.ready)?;
+    Some(Finding::bad(
+        Reason::RolloutStuck,
+        format!(
+            "pod {} of release {} does not become ready; pods that serve are left alone until the spec changes",
+            pod.name, platform.version
+        ),
+    ))
 }
 
 fn ingress(platform: &Platform, world: &World) -> Finding {

@@ -40,6 +40,7 @@ pub fn running_pod(component: Component, name: &str) -> Pod {
         ip: Some("10.0.0.7".to_owned()),
         ready: true,
         deleting: false,
+        ended: false,
         problem: None,
         last_words: None,
     }

@@ -2,33 +2,47 @@
 //! themselves right now. Reading is in `probe`; here is what is read.
 
 pub mod deep;
+pub mod external;
 pub mod patroni;
 pub mod pods;
 pub mod probe;
+pub mod secrets;
 pub mod sentinel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::names::Component;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use self::deep::Deep;
+use self::external::Checked;
 use self::patroni::{Cluster, Member};
 use self::pods::{Pod, Problem};
+use self::secrets::Reference;
 use self::sentinel::Sentinel;
 use super::object::{Key, Kind};
 
 /// The observed world of one platform.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct World {
-    /// Live objects of the platform, by kind and name, as the watch caches hold them.
+    /// When this was observed.
+    pub now: Timestamp,
+    /// Live objects of the platform, by kind and name, as the watch caches hold them. Secrets and Patroni's ConfigMaps, which are
+    /// read by name, are here with their metadata alone.
     pub objects: BTreeMap<Key, Value>,
     /// Its pods.
     pub pods: Vec<Pod>,
     /// Secrets of the names that the platform needs, with the keys in them.
     pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// State of the keys that the spec names, by Secret and key.
+    pub references: BTreeMap<(String, String), Reference>,
+    /// What a migration says that waits for external services.
+    pub checked: Option<Checked>,
     /// Pods that a quota or a policy refused to create, by component.
     pub refusals: BTreeMap<String, String>,
+    /// Objects whose pods they are.
+    pub refused: BTreeSet<Key>,
     /// Objects of a needed name that belong to somebody else, and requests that the API server refused, with its words.
     pub rejected: BTreeMap<Key, Rejection>,
     /// What Patroni says; `None` while no member answers.

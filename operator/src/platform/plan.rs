@@ -1,17 +1,21 @@
 //! What to do about a platform: a pure function of what was asked for and what was observed.
 
 pub mod migration;
+pub mod nudge;
 pub mod pool;
 pub mod prune;
 pub mod scaling;
+pub mod tenure;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crds::names::{self, Component};
 
+use self::migration::Migration;
 use self::prune::Deletion;
 use self::scaling::Replicas;
+use self::tenure::Tenure;
 use super::assess::Assessment;
 use super::build::secrets::SecretRequest;
 use super::build::{
@@ -20,7 +24,7 @@ use super::build::{
     redis_statefulset, secrets,
 };
 use super::object::{Key, Kind, Object};
-use super::observe::World;
+use super::observe::{World, secrets as held};
 use super::validate::{Cache, Database, Platform};
 
 /// Time to the next look when nothing changes: the promise that a condition is at most ten seconds old rests on it.
@@ -39,6 +43,10 @@ pub struct Plan {
     pub objects: Vec<Object>,
     /// A number of API pods to leave to the autoscaler, before the objects are applied.
     pub seed_replicas: Option<i32>,
+    /// Volumes, credentials and the like whose owners do not fit the deletion policy.
+    pub tenures: Vec<Tenure>,
+    /// Objects whose controller is to try at once what it was refused before.
+    pub nudges: Vec<Key>,
     /// Objects that have no place any more.
     pub deletions: Vec<Deletion>,
     /// When to look again.
@@ -53,27 +61,57 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
             secrets: Vec::new(),
             objects: Vec::new(),
             seed_replicas: None,
+            tenures: Vec::new(),
+            nudges: Vec::new(),
             deletions: Vec::new(),
             requeue,
         };
     }
     let missing = |request: &SecretRequest| !world.secrets.contains_key(&request.name);
-    let mut objects = foundation(platform);
+    let mut objects = foundation(platform, &other_files(platform, world, assessment));
     // What waits behind a gate is not applied yet, but an earlier version of it stays as it is.
     let mut keep: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
-    if assessment.database_writable {
-        objects.push(migration_job::build(platform));
+    let job = Key::new(Kind::Job, migration_job::name(platform, world));
+    let migration = migration::state(world.objects.get(&job));
+    // A Job is made once: most of it cannot be changed.
+    if assessment.database_writable && migration == Migration::Absent {
+        objects.push(migration_job::build(platform, world));
     }
-    keep.insert(Key::new(Kind::Job, migration_job::name(platform)));
+    keep.insert(job.clone());
+    keep.extend(
+        postgres_access::state(platform)
+            .into_iter()
+            .map(|name| Key::new(Kind::ConfigMap, name)),
+    );
     let (tier, seed_replicas) = api_tier(platform, world);
     keep.extend(tier.iter().map(|object| object.key.clone()));
-    let open = assessment.migrations.ok;
+    let open = assessment.migrations.ok && is_supplied(platform, world);
+    let deployment = Key::new(Kind::Deployment, names::component(&platform.name, Component::Api));
     if open {
         objects.extend(tier);
+    } else if world.objects.contains_key(&deployment) {
+        // Pods serve already. Everything around them is kept, they themselves stay as they are.
+        objects.extend(tier.into_iter().filter(|object| object.key != deployment));
     }
+    // A Secret of somebody else has nothing that our pods could use.
+    let foreign: Vec<&Key> = tenure::foreign_secrets(platform, world).collect();
+    objects.retain(|object| {
+        !runs_pods(object.key.kind)
+            || !foreign
+                .iter()
+                .any(|secret| tenure::reads(platform, &object.manifest, &secret.name))
+    });
+    let again = migration::is_due(&migration, world.now)
+        .then(|| prune::deletion(&job, world.objects.get(&job)?))
+        .flatten();
     Plan {
         secrets: secrets::requests(platform).into_iter().filter(missing).collect(),
-        deletions: prune::orphans(&world.objects, &keep, &platform.uid),
+        tenures: tenure::changes(platform, world),
+        nudges: nudge::due(world),
+        deletions: prune::orphans(&world.objects, &keep, &platform.uid)
+            .into_iter()
+            .chain(again)
+            .collect(),
         seed_replicas: seed_replicas.filter(|_| open),
         objects,
         requeue,
@@ -81,7 +119,7 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
 }
 
 /// Everything that waits for nothing: the database, the cache, configuration, access and isolation.
-fn foundation(platform: &Platform) -> Vec<Object> {
+fn foundation(platform: &Platform, other_files: &BTreeMap<String, String>) -> Vec<Object> {
     let mut objects = Vec::new();
     if platform.spec.network_policy.enabled {
         objects.extend(network_policies::build(platform));
@@ -98,14 +136,29 @@ fn foundation(platform: &Platform) -> Vec<Object> {
         objects.push(pdb::build(platform, Component::Redis));
         objects.push(redis_statefulset::build(platform, redis));
     }
-    objects.push(api_config::build(platform));
+    objects.push(api_config::build(platform, other_files));
     objects
+}
+
+/// Configuration of other releases, as long as not all pods are known to be of this one.
+fn other_files(platform: &Platform, world: &World, assessment: &Assessment) -> BTreeMap<String, String> {
+    let key = Key::new(Kind::ConfigMap, names::api_config(&platform.name));
+    let files = world.objects.get(&key).and_then(|live| live["data"].as_object());
+    let wanted = api_config::file(&platform.version);
+    files
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !assessment.api.ok && **name != wanted)
+        .filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())))
+        .collect()
 }
 
 /// Everything that waits for the schema.
 fn api_tier(platform: &Platform, world: &World) -> (Vec<Object>, Option<i32>) {
     let deployment = Key::new(Kind::Deployment, names::component(&platform.name, Component::Api));
-    let (replicas, seed) = match scaling::replicas(platform, world.objects.get(&deployment)) {
+    let autoscaler = Key::new(Kind::HorizontalPodAutoscaler, &deployment.name);
+    let scaled = world.objects.contains_key(&autoscaler);
+    let (replicas, seed) = match scaling::replicas(platform, world.objects.get(&deployment), scaled) {
         Replicas::Fixed(number) => (Some(number), None),
         Replicas::Seed(number) => (None, Some(number)),
         Replicas::Autoscaled => (None, None),
@@ -113,7 +166,7 @@ fn api_tier(platform: &Platform, world: &World) -> (Vec<Object>, Option<i32>) {
     let mut objects = vec![
         api_service::build(platform),
         pdb::build(platform, Component::Api),
-        api_deployment::build(platform, replicas),
+        api_deployment::build(platform, world, replicas),
     ];
     if platform.spec.api.autoscaling.enabled {
         objects.push(hpa::build(platform));
@@ -122,6 +175,15 @@ fn api_tier(platform: &Platform, world: &World) -> (Vec<Object>, Option<i32>) {
         objects.push(ingress::build(platform));
     }
     (objects, seed)
+}
+
+/// Whether every key of a Secret that the spec names can be used: without it no new pod could start.
+fn is_supplied(platform: &Platform, world: &World) -> bool {
+    held::missing(&world.references, &held::named(platform)).is_none()
+}
+
+fn runs_pods(kind: Kind) -> bool {
+    matches!(kind, Kind::StatefulSet | Kind::Deployment | Kind::Job)
 }
 
 fn pace(assessment: &Assessment) -> Duration {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crds::conditions::ConditionType;
+use crds::conditions::{ConditionType, Reason};
 use crds::names;
-use crds::{TankaPlatform, TankaPlatformStatus};
+use crds::{TankaPlatform, TankaPlatformSpec, TankaPlatformStatus};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
@@ -57,20 +58,53 @@ impl Reporter {
         }
     }
 
-    /// Writes the status of a platform whose spec contradicts itself.
+    /// Writes that a platform was not looked at to the end, and why.
     ///
     /// # Errors
     /// The API server's.
-    pub async fn invalid(
+    pub async fn halted(
         &self,
         stored: &TankaPlatform,
+        reason: Reason,
         message: &str,
         now: Timestamp,
     ) -> Result<(), kube::Error> {
         let before = self.latest(stored);
         let generation = stored.metadata.generation.unwrap_or_default();
-        self.write(stored, &status::invalid(message, generation, &before, now))
+        self.write(stored, &status::halted(reason, message, generation, &before, now))
             .await
+    }
+
+    /// The same of an object that is no `TankaPlatform` that this release can read. It is read again without its type, for what
+    /// its status says already.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn unreadable(&self, metadata: &ObjectMeta, now: Timestamp) -> Result<(), kube::Error> {
+        let (namespace, name) = (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.client.clone(),
+            &namespace,
+            &ApiResource::erase::<TankaPlatform>(&()),
+        );
+        let Some(object) = bounded(api.get_opt(&name)).await? else {
+            return Ok(());
+        };
+        let message = match serde_path_to_error::deserialize::<_, TankaPlatformSpec>(&object.data["spec"]) {
+            Ok(_) => "the object cannot be read".to_owned(),
+            Err(error) => format!(
+                "spec.{} cannot be read: {}. Write it as `kubectl explain tankaplatform.spec` says",
+                error.path(),
+                error.inner()
+            ),
+        };
+        let mut stored = TankaPlatform::new(&name, TankaPlatformSpec::default());
+        stored.metadata = object.metadata;
+        stored.status = serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
+        self.halted(&stored, Reason::InvalidSpec, &message, now).await
     }
 
     /// Writes a status if it differs from the one that is stored.
@@ -91,11 +125,18 @@ impl Reporter {
         let patch = json!({
             "apiVersion": TankaPlatform::api_version(&()),
             "kind": TankaPlatform::kind(&()),
+            // Without it the patch would make a platform that was deleted meanwhile anew.
+            "metadata": {"uid": stored.metadata.uid},
             "status": status,
         });
         let parameters = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
         self.metrics.status_write();
-        let after = bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await?;
+        let after =
+            match bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await {
+                // It is gone, or another one has its name.
+                Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => return Ok(()),
+                answer => answer?,
+            };
         let written = Written {
             version: version(&after),
             status: status.clone(),

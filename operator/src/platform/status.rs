@@ -56,31 +56,34 @@ pub fn status(inputs: &Inputs<'_>, before: &TankaPlatformStatus) -> TankaPlatfor
     }
 }
 
-/// The status of a platform whose spec contradicts itself: everything else stays as it was.
-pub fn invalid(
+/// The status of a platform that was not looked at to the end: why, and all else as it was.
+pub fn halted(
+    reason: Reason,
     message: &str,
     generation: i64,
     before: &TankaPlatformStatus,
     now: Timestamp,
 ) -> TankaPlatformStatus {
-    let mut wanted: Vec<(ConditionType, bool, Reason, String)> = vec![
-        (
+    let halted = [(ConditionType::Ready, false), (ConditionType::Stalled, true)];
+    let told = |condition: &Condition| {
+        [
             ConditionType::Ready,
-            false,
-            Reason::InvalidSpec,
-            message.to_owned(),
-        ),
-        (
             ConditionType::Stalled,
-            true,
-            Reason::InvalidSpec,
-            message.to_owned(),
-        ),
-    ];
-    wanted.dedup();
-    let conditions = wanted.into_iter().map(|(kind, ok, reason, text)| {
-        condition(kind, ok, reason, &text, generation, &before.conditions, now)
-    });
+            ConditionType::Reconciling,
+        ]
+        .iter()
+        .any(|kind| condition.type_ == kind.as_str())
+    };
+    let conditions = halted
+        .map(|(kind, ok)| condition(kind, ok, reason, message, generation, &before.conditions, now))
+        .into_iter()
+        .chain(
+            before
+                .conditions
+                .iter()
+                .filter(|condition| !told(condition))
+                .cloned(),
+        );
     TankaPlatformStatus {
         observed_generation: Some(generation),
         conditions: conditions.collect(),
@@ -114,7 +117,7 @@ fn conditions(
         .iter()
         .map(|(_, finding)| *finding)
         .find(|finding| !finding.ok);
-    let ready = ready(end_to_end, first_bad);
+    let ready = ready(end_to_end, first_bad, platform.spec.paused);
     let make = |kind, finding: &Finding| {
         condition(
             kind,
@@ -153,8 +156,13 @@ fn conditions(
 }
 
 /// Ready means that it works, now. Its reason and message still name the first part that is not as it should be.
-fn ready(end_to_end: &Finding, first_bad: Option<&Finding>) -> Finding {
+fn ready(end_to_end: &Finding, first_bad: Option<&Finding>, paused: bool) -> Finding {
     match (end_to_end.ok, first_bad) {
+        (true, None) if paused => Finding {
+            ok: true,
+            reason: Reason::Paused,
+            message: "it works; changes of the spec wait until spec.paused is false".to_owned(),
+        },
         (works, Some(bad)) => Finding {
             ok: works,
             ..bad.clone()
@@ -183,6 +191,8 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::ApplyFailed
             | Reason::CrashLoop
             | Reason::Unschedulable
+            | Reason::Unreachable
+            | Reason::RolloutStuck
     )
 }
 

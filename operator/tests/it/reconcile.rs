@@ -238,25 +238,6 @@ async fn a_deleted_platform_takes_all_but_credentials_with_it() {
 }
 
 #[tokio::test]
-async fn an_unreadable_platform_stops_nothing_else() {
-    use kube::api::{Api, DynamicObject};
-    use kube::core::ApiResource;
-    let world = World::new("unreadable").await;
-    // What an older definition let in: the schema refuses it now, so it is put where the schema preserves unknown fields.
-    let resource = ApiResource::erase::<crds::TankaPlatform>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
-    let odd = json!({
-        "apiVersion": "tanka.dev/v1alpha1", "kind": "TankaPlatform", "metadata": {"name": "odd"},
-        "spec": {"api": {"podTemplate": {"tolerations": [{"tolerationSeconds": "not a number"}]}}},
-    });
-    api.create(&PostParams::default(), &serde_json::from_value(odd).unwrap())
-        .await
-        .unwrap();
-    world.create("acme", json!({})).await;
-    world.object(Kind::StatefulSet, "acme-postgres").await;
-}
-
-#[tokio::test]
 async fn a_lost_status_and_a_killed_operator_change_nothing_else() {
     let mut world = World::new("restart").await;
     world.create("acme", json!({})).await;

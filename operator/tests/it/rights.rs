@@ -178,6 +178,18 @@ async fn live(world: &World) {
         })
         .await;
     }
+    change(world, "acme", json!({"deletionPolicy": "Delete"})).await;
+    eventually("the volume to be owned", || async {
+        let volume = world
+            .object(Kind::PersistentVolumeClaim, "data-acme-postgres-0")
+            .await;
+        let owners = volume.owner_references();
+        owners
+            .iter()
+            .any(|owner| owner.kind == "TankaPlatform")
+            .then_some(())
+    })
+    .await;
     change(world, "acme", json!({"paused": true})).await;
 }
 

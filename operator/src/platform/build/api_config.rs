@@ -1,5 +1,7 @@
 //! ConfigMap with `tanka.yaml`: everything of the spec that the API server takes over while it runs.
 
+use std::collections::BTreeMap;
+
 use crds::config::{self, Config};
 use crds::names::{self, Component};
 use crds::platform::api::ApiSpec;
@@ -15,16 +17,23 @@ pub const CONFIG_DIR: &str = "/etc/tanka";
 /// Folder under which each mounted Secret has a folder of its own.
 pub const SECRETS_DIR: &str = "/run/secrets/tanka";
 
-/// The ConfigMap.
-pub fn build(platform: &Platform) -> Object {
+/// The key of a release's file. Each release has its own: one may not know what another is told, and pods of both run while a new
+/// one rolls out.
+pub fn file(version: &str) -> String {
+    format!("tanka-{version}.yaml")
+}
+
+/// The ConfigMap, with the files of other releases that pods may still read.
+pub fn build(platform: &Platform, others: &BTreeMap<String, String>) -> Object {
     let name = names::api_config(&platform.name);
     // JSON is YAML, and stays the same to the byte for the same content.
     let text = format!(
         "{:#}\n",
         serde_json::to_value(config(platform)).unwrap_or_default()
     );
-    let manifest =
-        json!({"metadata": metadata::owned(platform, Component::Api, &name), "data": {"tanka.yaml": text}});
+    let mut data = others.clone();
+    data.insert(file(&platform.version), text);
+    let manifest = json!({"metadata": metadata::owned(platform, Component::Api, &name), "data": data});
     Object::new(Kind::ConfigMap, name, manifest)
 }
 

@@ -5,20 +5,29 @@ use serde_json::{Map, Value, json};
 
 use super::{api_config, metadata, pod, secrets};
 use crate::platform::object::{Kind, Object};
+use crate::platform::observe::World;
+use crate::platform::observe::secrets::{digest, named};
 use crate::platform::validate::{Cache, Database, Platform};
 
 /// Time beyond the drain for the process to end, in seconds.
 const GRACE_MARGIN_SECONDS: i64 = 15;
 
+/// How long a new pod must stay ready before the next one may take its place, in seconds: the first new pod of a rollout is its
+/// canary, and while it is not available no pod that serves is touched.
+const PROVE_SECONDS: i64 = 5;
+/// How long a rollout may make no progress before it counts as stuck, in seconds.
+const PROGRESS_SECONDS: i64 = 120;
+
 /// The Deployment. `replicas` is absent while an autoscaler owns the field.
-pub fn build(platform: &Platform, replicas: Option<i32>) -> Object {
+pub fn build(platform: &Platform, world: &World, replicas: Option<i32>) -> Object {
     let name = names::component(&platform.name, Component::Api);
     let mut spec = json!({
         "revisionHistoryLimit": 3,
-        "progressDeadlineSeconds": 120,
+        "minReadySeconds": PROVE_SECONDS,
+        "progressDeadlineSeconds": PROGRESS_SECONDS,
         "selector": {"matchLabels": metadata::selector(platform, Component::Api)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": template(platform),
+        "template": template(platform, world),
     });
     if let Some(replicas) = replicas {
         spec["replicas"] = json!(replicas);
@@ -27,7 +36,7 @@ pub fn build(platform: &Platform, replicas: Option<i32>) -> Object {
     Object::new(Kind::Deployment, name, manifest)
 }
 
-fn template(platform: &Platform) -> Value {
+fn template(platform: &Platform, world: &World) -> Value {
     let additions = &platform.spec.api.pod_template;
     let mut annotations: Map<String, Value> = additions
         .annotations
@@ -35,10 +44,14 @@ fn template(platform: &Platform) -> Value {
         .map(|(k, v)| (k.clone(), json!(v)))
         .collect();
     annotations.extend(
-        pod::checksum(&[&volumes(platform).to_string()])
-            .as_object()
-            .cloned()
-            .unwrap_or_default(),
+        // What a running process does not take over by itself: which files it is given, and what is in those of others.
+        pod::checksum(&[
+            &volumes(platform).to_string(),
+            &digest(&world.references, &named(platform)),
+        ])
+        .as_object()
+        .cloned()
+        .unwrap_or_default(),
     );
     let mut labels: Map<String, Value> = additions
         .labels
@@ -57,7 +70,7 @@ fn template(platform: &Platform) -> Value {
         "securityContext": pod::security_context(pod::APP_USER),
         "terminationGracePeriodSeconds": platform.spec.api.drain.timeout.ceil_seconds() + GRACE_MARGIN_SECONDS,
         "imagePullSecrets": pod::pull_secrets(platform),
-        "topologySpreadConstraints": pod::spread(platform, Component::Api),
+        "topologySpreadConstraints": spread(platform),
         "containers": [container(platform)],
         "volumes": volumes(platform),
     });
@@ -109,47 +122,70 @@ fn container(platform: &Platform) -> Value {
     })
 }
 
-fn volumes(platform: &Platform) -> Value {
-    let name = |component| names::component(&platform.name, component);
-    let secret = |volume: &str, secret: &str, key: &str, path: &str| json!({"name": volume, "secret": {"secretName": secret, "items": [{"key": key, "path": path}]}});
-    let postgres = match &platform.database {
-        Database::Managed(_) => secret(
-            "postgres",
-            &name(Component::Postgres),
-            secrets::APP_PASSWORD,
-            secrets::APP_PASSWORD,
-        ),
-        Database::External(external) => {
-            let replicas = external
-                .replica_secret_refs
-                .iter()
-                .enumerate()
-                .map(|(i, r)| (format!("replica-{i}"), r));
-            let sources = std::iter::once(("primary".to_owned(), &external.primary_secret_ref)).chain(replicas).map(
-                |(path, reference)| json!({"secret": {"name": reference.name, "items": [{"key": reference.key, "path": path}]}}),
-            );
-            json!({"name": "postgres", "projected": {"sources": sources.collect::<Vec<_>>()}})
-        }
+/// Spread over nodes and zones, counted for each release by itself: pods of the release before are about to go.
+fn spread(platform: &Platform) -> Value {
+    let selector = metadata::selector(platform, Component::Api);
+    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        .iter()
+        .map(|key| {
+            json!({
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
+                "matchLabelKeys": ["pod-template-hash"],
+            })
+        })
+        .collect()
+}
+
+fn secret_volume(volume: &str, secret: &str, key: &str, path: &str) -> Value {
+    json!({"name": volume, "secret": {"secretName": secret, "items": [{"key": key, "path": path}]}})
+}
+
+/// The files by which PostgreSQL is reached: a password, or the URLs of instances that somebody else runs.
+pub fn postgres_volume(platform: &Platform) -> Value {
+    let Database::External(external) = &platform.database else {
+        let name = names::component(&platform.name, Component::Postgres);
+        return secret_volume("postgres", &name, secrets::APP_PASSWORD, secrets::APP_PASSWORD);
     };
-    let redis = match &platform.cache {
-        Cache::Managed(_) => secret(
-            "redis",
-            &name(Component::Redis),
-            secrets::REDIS_PASSWORD,
-            secrets::REDIS_PASSWORD,
-        ),
-        Cache::External(external) => secret(
+    let replicas = external
+        .replica_secret_refs
+        .iter()
+        .enumerate()
+        .map(|(i, r)| (format!("replica-{i}"), r));
+    let sources = std::iter::once(("primary".to_owned(), &external.primary_secret_ref)).chain(replicas).map(
+        |(path, reference)| json!({"secret": {"name": reference.name, "items": [{"key": reference.key, "path": path}]}}),
+    );
+    json!({"name": "postgres", "projected": {"sources": sources.collect::<Vec<_>>()}})
+}
+
+/// The file by which Redis is reached: a password, or a URL.
+pub fn redis_volume(platform: &Platform) -> Value {
+    match &platform.cache {
+        Cache::Managed(_) => {
+            let name = names::component(&platform.name, Component::Redis);
+            secret_volume("redis", &name, secrets::REDIS_PASSWORD, secrets::REDIS_PASSWORD)
+        }
+        Cache::External(external) => secret_volume(
             "redis",
             &external.secret_ref.name,
             &external.secret_ref.key,
             "url",
         ),
-    };
+    }
+}
+
+fn volumes(platform: &Platform) -> Value {
+    let api = names::component(&platform.name, Component::Api);
     json!([
-        {"name": "config", "configMap": {"name": names::api_config(&platform.name)}},
-        postgres,
-        redis,
-        secret("api", &name(Component::Api), secrets::PEPPER, secrets::PEPPER),
+        {"name": "config", "configMap": {
+            "name": names::api_config(&platform.name),
+            "items": [{"key": api_config::file(&platform.version), "path": "tanka.yaml"}],
+        }},
+        postgres_volume(platform),
+        redis_volume(platform),
+        secret_volume("api", &api, secrets::PEPPER, secrets::PEPPER),
         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
     ])
 }

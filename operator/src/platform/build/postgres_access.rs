@@ -7,26 +7,23 @@ use super::metadata;
 use crate::platform::object::{Kind, Object};
 use crate::platform::validate::Platform;
 
+/// Names of the ConfigMaps in which Patroni keeps the state of the cluster. It makes them itself.
+pub fn state(platform: &Platform) -> [String; 6] {
+    let name = names::component(&platform.name, Component::Postgres);
+    ["config", "leader", "failover", "sync", "failsafe", "history"].map(|suffix| format!("{name}-{suffix}"))
+}
+
 /// The three objects.
 pub fn build(platform: &Platform) -> Vec<Object> {
     let name = names::component(&platform.name, Component::Postgres);
     let metadata = metadata::owned(platform, Component::Postgres, &name);
-    let scope = |suffix: &str| format!("{name}-{suffix}");
-    let state = [
-        scope("config"),
-        scope("leader"),
-        scope("failover"),
-        scope("sync"),
-        scope("failsafe"),
-        scope("history"),
-    ];
     let account = json!({"metadata": metadata, "automountServiceAccountToken": false});
     let role = json!({
         "metadata": metadata,
         "rules": [
             // Creating and listing cannot be narrowed to names.
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list", "watch"]},
-            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": state, "verbs": ["get", "patch", "update", "delete"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": state(platform), "verbs": ["get", "patch", "update", "delete"]},
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "update", "watch"]},
         ],
     });

@@ -11,6 +11,24 @@ pub struct Deep {
     pub read: Check,
     /// A round trip to Redis.
     pub redis: Check,
+    /// Every instance of PostgreSQL, as the API sees it.
+    #[serde(default)]
+    pub instances: Vec<Instance>,
+}
+
+/// An instance of PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Instance {
+    /// Its name in `tanka.yaml`.
+    pub name: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// `primary` or `replica`.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Upper bound of how old its data is, in milliseconds.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
 }
 
 /// One of the checks.

@@ -2,7 +2,13 @@
 
 use crds::conditions::Reason;
 use crds::names;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+/// A container that ended this often, the last time this recently, and does not serve, is in a crash loop, whether it runs at the
+/// moment or waits for its next try.
+const CRASHES: i64 = 2;
+const RECENT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Something that keeps a pod from running, with a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +32,16 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it is on its way out.
     pub deleting: bool,
+    /// Whether all its containers have ended for good.
+    pub ended: bool,
     /// What is wrong with it.
     pub problem: Option<Problem>,
     /// What its last ended container left as a message.
     pub last_words: Option<String>,
 }
 
-/// Reduces a pod.
-pub fn reduce(pod: &Value) -> Pod {
+/// Reduces a pod, seen at `now`.
+pub fn reduce(pod: &Value, now: Timestamp) -> Pod {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let name = text(&pod["metadata"]["name"]).unwrap_or_default();
     Pod {
@@ -41,7 +49,12 @@ pub fn reduce(pod: &Value) -> Pod {
         ip: text(&pod["status"]["podIP"]),
         ready: condition(pod, "Ready").is_some_and(|c| c["status"] == "True"),
         deleting: pod["metadata"].get("deletionTimestamp").is_some(),
-        problem: unschedulable(pod, &name).or_else(|| containers(pod).find_map(|c| waiting(c, &name))),
+        ended: ["Succeeded", "Failed"]
+            .iter()
+            .any(|phase| pod["status"]["phase"] == *phase),
+        problem: unschedulable(pod, &name)
+            .or_else(|| containers(pod).find_map(|c| waiting(c, &name)))
+            .or_else(|| containers(pod).find_map(|c| crashing(c, &name, now))),
         last_words: containers(pod).find_map(last_words),
         name,
     }
@@ -91,13 +104,7 @@ fn waiting(container: &Value, pod: &str) -> Option<Problem> {
                 message: format!("image {image} cannot be pulled (pod {pod}): {message}"),
             })
         }
-        "CrashLoopBackOff" => {
-            let words = last_words(container).unwrap_or_else(|| "it left no message".to_owned());
-            Some(Problem {
-                reason: Reason::CrashLoop,
-                message: format!("container {name} of pod {pod} ends again and again: {words}"),
-            })
-        }
+        "CrashLoopBackOff" => Some(crash_loop(container, pod)),
         "CreateContainerConfigError" => Some(Problem {
             reason: Reason::SecretMissing,
             message: format!("container {name} of pod {pod} cannot be configured: {message}"),
@@ -110,6 +117,25 @@ fn waiting(container: &Value, pod: &str) -> Option<Problem> {
     }
 }
 
+/// A container that has ended often and runs again for a moment: without this a crash loop would seem cured at every try.
+fn crashing(container: &Value, pod: &str, now: Timestamp) -> Option<Problem> {
+    let ended = &container["lastState"]["terminated"];
+    let at: Timestamp = ended["finishedAt"].as_str()?.parse().ok()?;
+    let often = container["restartCount"].as_i64().unwrap_or(0) >= CRASHES;
+    let failed = ended["exitCode"].as_i64().is_some_and(|code| code != 0);
+    let serves = container["ready"].as_bool().unwrap_or(false);
+    (often && failed && !serves && now.duration_since(at) < RECENT).then(|| crash_loop(container, pod))
+}
+
+fn crash_loop(container: &Value, pod: &str) -> Problem {
+    let name = container["name"].as_str().unwrap_or_default();
+    let words = last_words(container).unwrap_or_else(|| "it left no message".to_owned());
+    Problem {
+        reason: Reason::CrashLoop,
+        message: format!("container {name} of pod {pod} ends again and again: {words}"),
+    }
+}
+
 /// The last line that an ended container left behind.
 fn last_words(container: &Value) -> Option<String> {
     let ended = [
@@ -119,6 +145,9 @@ fn last_words(container: &Value) -> Option<String> {
     let terminated = ended
         .into_iter()
         .find(|state| state["exitCode"].as_i64().is_some_and(|code| code != 0))?;
+    if terminated["reason"] == "OOMKilled" {
+        return Some("it needed more memory than its limit".to_owned());
+    }
     let message = terminated["message"].as_str().unwrap_or_default();
     let line = message.lines().rev().map(str::trim).find(|line| !line.is_empty());
     let code = terminated["exitCode"].as_i64().unwrap_or_default();
@@ -135,6 +164,41 @@ mod tests {
 
     use super::*;
 
+    fn now() -> Timestamp {
+        "2026-11-21T12:00:00Z".parse().unwrap()
+    }
+
+    #[rstest]
+    #[case::again("2026-11-21T11:59:00Z", 2, false, true)]
+    #[case::once("2026-11-21T11:59:00Z", 1, false, false)]
+    #[case::long_ago("2026-11-21T11:00:00Z", 9, false, false)]
+    #[case::serves("2026-11-21T11:59:00Z", 9, true, false)]
+    fn a_crash_loop_is_one_between_its_crashes_too(
+        #[case] ended: &str,
+        #[case] restarts: i64,
+        #[case] ready: bool,
+        #[case] expected: bool,
+    ) {
+        let container = json!({"name": "api", "ready": ready, "restartCount": restarts, "state": {"running": {}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "no way", "finishedAt": ended}}});
+        let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [container]}});
+        assert_eq!(reduce(&pod, now()).problem.is_some(), expected);
+    }
+
+    #[test]
+    fn running_out_of_memory_is_said_in_words() {
+        let container = json!({"name": "api", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}});
+        let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [container]}});
+        assert!(
+            reduce(&pod, now())
+                .problem
+                .unwrap()
+                .message
+                .ends_with("more memory than its limit")
+        );
+    }
+
     #[rstest]
     #[case::image(
         json!({"containerStatuses": [{"name": "api", "image": "tanka/api:9.9", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}]}),
@@ -149,7 +213,10 @@ mod tests {
         Reason::Unschedulable, "insufficient cpu"
     )]
     fn problems_are_named(#[case] status: Value, #[case] reason: Reason, #[case] words: &str) {
-        let pod = reduce(&json!({"metadata": {"name": "acme-api-1"}, "status": status}));
+        let pod = reduce(
+            &json!({"metadata": {"name": "acme-api-1"}, "status": status}),
+            now(),
+        );
         let problem = pod.problem.unwrap();
         assert_eq!(problem.reason, reason);
         assert!(
@@ -163,7 +230,7 @@ mod tests {
     fn a_pod_that_starts_has_no_problem() {
         let status = json!({"containerStatuses": [{"name": "api", "state": {"waiting": {"reason": "ContainerCreating"}}}]});
         assert_eq!(
-            reduce(&json!({"metadata": {"name": "p"}, "status": status})).problem,
+            reduce(&json!({"metadata": {"name": "p"}, "status": status}), now()).problem,
             None
         );
     }

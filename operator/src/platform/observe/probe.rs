@@ -1,29 +1,34 @@
 //! Reading of the world: caches, a few uncached requests, and short questions to the pods themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::names::{self, Component};
+use crds::platform::DeletionPolicy;
 use futures::future::select_ok;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use k8s_openapi::api::core::v1::{Event, Secret};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::api::{Api, ListParams};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::deep::Deep;
+use super::external::Checked;
 use super::patroni::Cluster;
 use super::pods::Pod;
+use super::secrets::Credentials;
 use super::sentinel::{Sentinel, pod_name};
-use super::{World, pods};
-use crate::platform::build::secrets;
+use super::{World, pods, secrets as held};
+use crate::platform::build::{metadata, postgres_access, secrets};
 use crate::platform::cache::NamespaceCache;
 use crate::platform::deadline::bounded;
-use crate::platform::object::Kind;
+use crate::platform::object::{Key, Kind};
 use crate::platform::validate::{Cache, Database, Platform};
 
 /// Time for one question to a pod.
@@ -35,14 +40,13 @@ const DEEP_CHECKS: usize = 3;
 /// No honest answer is larger.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Values of Secrets, by name and key. Never part of the world: what decisions see can be printed.
-pub type Credentials = BTreeMap<String, BTreeMap<String, String>>;
-
 /// Reads the world. Holds connections to nothing.
 #[derive(Clone)]
 pub struct Probe {
     client: kube::Client,
     http: HttpClient<HttpConnector, Empty<Bytes>>,
+    /// Uid and generation of each platform for which the owners of Patroni's ConfigMaps were seen to be right.
+    settled: Arc<Mutex<HashMap<(String, String), (String, i64)>>>,
 }
 
 impl Probe {
@@ -53,7 +57,11 @@ impl Probe {
         let http = HttpClient::builder(hyper_util::rt::TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
-        Self { client, http }
+        Self {
+            client,
+            http,
+            settled: Arc::default(),
+        }
     }
 
     /// Observes everything about one platform.
@@ -64,31 +72,36 @@ impl Probe {
         &self,
         platform: &Platform,
         cache: &NamespaceCache,
+        now: Timestamp,
     ) -> Result<(World, Credentials), kube::Error> {
         let objects = cache.objects(&platform.name);
         let pods: Vec<_> = objects
             .iter()
             .filter(|(key, _)| key.kind == Kind::Pod)
-            .map(|(_, pod)| pods::reduce(pod))
+            .map(|(_, pod)| pods::reduce(pod, now))
             .collect();
         let mut world = World {
+            now,
             objects,
             pods,
             ..World::default()
         };
-        let (values, refusals) = tokio::try_join!(self.secrets(platform), self.refusals(platform, &world))?;
-        world.refusals = refusals;
-        world.secrets = values
-            .iter()
-            .map(|(name, data)| (name.clone(), data.keys().cloned().collect()))
-            .collect();
+        let (read, refusals, state) = tokio::try_join!(
+            self.secrets(platform),
+            self.refusals(platform, &world),
+            self.patroni_state(platform)
+        )?;
+        (world.refusals, world.refused) = refusals;
+        world.objects.extend(state);
+        let values = take_in(platform, &mut world, read);
         let redis_secret = values.get(&names::component(&platform.name, Component::Redis));
         let password = redis_secret
             .and_then(|data| data.get(secrets::REDIS_PASSWORD))
             .cloned();
-        (world.patroni, world.sentinel) = tokio::join!(
+        (world.patroni, world.sentinel, world.checked) = tokio::join!(
             self.patroni(platform, &world),
-            self.sentinel(platform, &world, password)
+            self.sentinel(platform, &world, password),
+            self.checked(&world)
         );
         // Without a primary the check cannot succeed, and would only hold up the look that is to see the next one.
         if world.primary().is_some() || matches!(platform.database, Database::External(_)) {
@@ -97,23 +110,68 @@ impl Probe {
         Ok((world, values))
     }
 
-    /// Secrets of the platform, by name, with their values.
-    async fn secrets(&self, platform: &Platform) -> Result<Credentials, kube::Error> {
+    /// Secrets that the platform made or names, by name.
+    async fn secrets(&self, platform: &Platform) -> Result<BTreeMap<String, Secret>, kube::Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &platform.namespace);
         let mut found = BTreeMap::new();
-        for request in secrets::requests(platform) {
-            if let Some(secret) = bounded(api.get_opt(&request.name)).await? {
-                let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_default();
-                let data = secret
-                    .data
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|(key, value)| (key, text(value.0)))
-                    .collect();
-                found.insert(request.name, data);
+        for name in held::names(platform) {
+            if let Some(secret) = bounded(api.get_opt(&name)).await? {
+                found.insert(name, secret);
             }
         }
         Ok(found)
+    }
+
+    /// Metadata of the ConfigMaps in which Patroni keeps its state. They change every other second, so they are not watched, and
+    /// read only while their owners may not fit the deletion policy.
+    async fn patroni_state(&self, platform: &Platform) -> Result<BTreeMap<Key, Value>, kube::Error> {
+        let place = (platform.namespace.clone(), platform.name.clone());
+        let seen = (platform.uid.clone(), platform.generation);
+        let is_settled = || {
+            let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&place) == Some(&seen)
+        };
+        let retain = platform.spec.deletion_policy == DeletionPolicy::Retain;
+        if !matches!(platform.database, Database::Managed(_)) || (retain && is_settled()) {
+            return Ok(BTreeMap::new());
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &platform.namespace);
+        let selector = metadata::selector(platform, Component::Postgres);
+        let selector: Vec<_> = selector
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
+        let parameters = ListParams::default().labels(&selector.join(","));
+        let list = bounded(api.list_metadata(&parameters)).await?;
+        let names = postgres_access::state(platform);
+        let state: BTreeMap<Key, Value> = list
+            .items
+            .into_iter()
+            .filter_map(|item| {
+                let name = item.metadata.name.clone().filter(|name| names.contains(name))?;
+                let metadata = serde_json::to_value(&item.metadata).ok()?;
+                Some((Key::new(Kind::ConfigMap, name), json!({"metadata": metadata})))
+            })
+            .collect();
+        if state
+            .values()
+            .all(|item| item["metadata"].get("ownerReferences").is_none())
+        {
+            let mut known = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(place, seen);
+        }
+        Ok(state)
+    }
+
+    /// What a migration says that waits for external services. No answer is no finding: it may work already.
+    async fn checked(&self, world: &World) -> Option<Checked> {
+        let pod = world
+            .pods_of(Component::Migration)
+            .find(|pod| pod.ip.is_some() && !pod.ended)?;
+        let url = format!("http://{}:{}/check", pod.ip.as_ref()?, names::API_OPS_PORT);
+        timeout(PROBE_TIMEOUT, self.get_json(&url)).await.ok()?.ok()
     }
 
     /// Why pods that should exist do not. Deployments say it in a condition, the others only in an event.
@@ -121,8 +179,9 @@ impl Probe {
         &self,
         platform: &Platform,
         world: &World,
-    ) -> Result<BTreeMap<String, String>, kube::Error> {
+    ) -> Result<(BTreeMap<String, String>, BTreeSet<Key>), kube::Error> {
         let mut refusals = BTreeMap::new();
+        let mut refused = BTreeSet::new();
         for (key, object) in &world.objects {
             let component = object["metadata"]["labels"][names::COMPONENT_LABEL]
                 .as_str()
@@ -137,10 +196,11 @@ impl Probe {
                 _ => None,
             };
             if let Some(message) = message {
+                refused.insert(key.clone());
                 refusals.insert(component, format!("{key} cannot create its pods: {message}"));
             }
         }
-        Ok(refusals)
+        Ok((refusals, refused))
     }
 
     async fn failed_create(
@@ -251,6 +311,33 @@ impl Probe {
         }
         None
     }
+}
+
+/// Puts what may be known of Secrets into the world; answers the values of all that were read.
+fn take_in(platform: &Platform, world: &mut World, read: BTreeMap<String, Secret>) -> Credentials {
+    let made: BTreeSet<String> = secrets::requests(platform)
+        .into_iter()
+        .map(|request| request.name)
+        .collect();
+    let mut values = Credentials::new();
+    for (name, secret) in read {
+        let metadata = held::object(&secret);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_default();
+        let data: BTreeMap<String, String> = secret
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| (key, text(value.0)))
+            .collect();
+        if made.contains(&name) {
+            world.objects.insert(held::key(&name), metadata);
+            world.secrets.insert(name.clone(), data.keys().cloned().collect());
+        }
+        values.insert(name, data);
+    }
+    world.references = held::references(platform, &values);
+    values.retain(|name, _| made.contains(name));
+    values
 }
 
 fn replica_failure(deployment: &Value) -> Option<String> {

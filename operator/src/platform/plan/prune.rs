@@ -30,13 +30,16 @@ pub fn orphans(objects: &BTreeMap<Key, Value>, keep: &BTreeSet<Key>, uid: &str) 
         .iter()
         .filter(|(key, live)| !SPARED.contains(&key.kind) && !keep.contains(key) && owned(live))
         .filter(|(_, live)| live["metadata"].get("deletionTimestamp").is_none())
-        .filter_map(|(key, live)| {
-            Some(Deletion {
-                key: key.clone(),
-                uid: live["metadata"]["uid"].as_str()?.to_owned(),
-            })
-        })
+        .filter_map(|(key, live)| deletion(key, live))
         .collect()
+}
+
+/// The deletion of an object as it was seen.
+pub fn deletion(key: &Key, live: &Value) -> Option<Deletion> {
+    Some(Deletion {
+        key: key.clone(),
+        uid: live["metadata"]["uid"].as_str()?.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -19,11 +19,15 @@ pub enum Replicas {
 /// The field manager that holds `spec.replicas` until the autoscaler takes it over.
 pub const SEED_MANAGER: &str = "tanka-operator-replicas";
 
-/// Decides from the spec and the live Deployment.
-pub fn replicas(platform: &Platform, deployment: Option<&Value>) -> Replicas {
+/// Decides from the spec, the live Deployment, and whether there is an autoscaler. One that is about to be deleted still decides:
+/// a number that is sent beside it would be overruled, and sent again.
+pub fn replicas(platform: &Platform, deployment: Option<&Value>, autoscaler: bool) -> Replicas {
     let api = &platform.spec.api;
     if !api.autoscaling.enabled {
-        return Replicas::Fixed(api.replicas);
+        return match deployment {
+            Some(_) if autoscaler => Replicas::Autoscaled,
+            _ => Replicas::Fixed(api.replicas),
+        };
     }
     match deployment {
         None => Replicas::Seed(api.autoscaling.min_replicas),
@@ -63,13 +67,13 @@ mod tests {
 
     #[test]
     fn a_new_deployment_starts_with_the_minimum() {
-        assert_eq!(replicas(&platform(json!({})), None), Replicas::Seed(3));
+        assert_eq!(replicas(&platform(json!({})), None, false), Replicas::Seed(3));
     }
 
     #[test]
     fn the_live_number_is_handed_over_when_autoscaling_is_switched_on() {
         assert_eq!(
-            replicas(&platform(json!({})), Some(&held_by(&["tanka-operator"]))),
+            replicas(&platform(json!({})), Some(&held_by(&["tanka-operator"])), false),
             Replicas::Seed(7)
         );
     }
@@ -77,15 +81,23 @@ mod tests {
     #[test]
     fn the_field_is_left_alone_once_somebody_else_holds_it() {
         let live = held_by(&["tanka-operator", SEED_MANAGER]);
-        assert_eq!(replicas(&platform(json!({})), Some(&live)), Replicas::Autoscaled);
+        assert_eq!(
+            replicas(&platform(json!({})), Some(&live), true),
+            Replicas::Autoscaled
+        );
     }
 
     #[test]
     fn the_spec_decides_without_autoscaling() {
         let spec = json!({"api": {"replicas": 5, "autoscaling": {"enabled": false}}});
-        assert_eq!(
-            replicas(&platform(spec), Some(&held_by(&["kube-controller-manager"]))),
-            Replicas::Fixed(5)
-        );
+        let live = held_by(&["kube-controller-manager"]);
+        assert_eq!(replicas(&platform(spec), Some(&live), false), Replicas::Fixed(5));
+    }
+
+    #[test]
+    fn the_current_number_stays_until_the_autoscaler_is_gone() {
+        let spec = json!({"api": {"replicas": 5, "autoscaling": {"enabled": false}}});
+        let live = held_by(&["kube-controller-manager"]);
+        assert_eq!(replicas(&platform(spec), Some(&live), true), Replicas::Autoscaled);
     }
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::platform::assess::assess;
 use crate::platform::fixtures::{external, platform, running_pod};
 use crate::platform::observe::patroni::{Cluster, Member};
+use crate::platform::observe::secrets::Reference;
 
 fn decide(platform: &Platform, world: &World) -> Plan {
     plan(platform, world, &assess(platform, world))
@@ -38,13 +39,34 @@ fn writable() -> World {
     }
 }
 
+/// The same with every Secret that the spec names.
+fn supplied(platform: &Platform) -> World {
+    let mut world = writable();
+    for reference in held::named(platform) {
+        let fingerprint = "0123456789abcdef".to_owned();
+        world.references.insert(
+            (reference.name.clone(), reference.key.clone()),
+            Reference::Held { fingerprint },
+        );
+    }
+    world
+}
+
+/// Everything that is made on the way to a platform that works, the migration included.
+pub(super) fn everything(platform: &Platform) -> Vec<Object> {
+    let before = decide(platform, &supplied(platform)).objects;
+    let migration = before.into_iter().filter(|object| object.key.kind == Kind::Job);
+    migration
+        .chain(decide(platform, &migrated(platform)).objects)
+        .collect()
+}
+
 /// The same after the migration.
 fn migrated(platform: &Platform) -> World {
     let done = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
-    let mut world = writable();
-    world
-        .objects
-        .insert(Key::new(Kind::Job, migration_job::name(platform)), done);
+    let mut world = supplied(platform);
+    let job = Key::new(Kind::Job, migration_job::name(platform, &world));
+    world.objects.insert(job, done);
     world
 }
 
@@ -53,9 +75,8 @@ fn migrated(platform: &Platform) -> World {
 #[case::external("external", external())]
 fn the_objects_of_a_platform(#[case] name: &str, #[case] spec: Value) {
     let platform = platform(spec);
-    let plan = decide(&platform, &migrated(&platform));
-    let manifests: BTreeMap<String, &Value> = plan
-        .objects
+    let objects = everything(&platform);
+    let manifests: BTreeMap<String, &Value> = objects
         .iter()
         .map(|object| (object.key.to_string(), &object.manifest))
         .collect();
@@ -67,7 +88,7 @@ fn the_objects_of_a_platform(#[case] name: &str, #[case] spec: Value) {
 #[case(external())]
 fn every_object_says_only_what_kubernetes_understands(#[case] spec: Value) {
     let platform = platform(spec);
-    for object in decide(&platform, &migrated(&platform)).objects {
+    for object in everything(&platform) {
         let understood = match object.key.kind {
             Kind::ConfigMap => read::<api::core::v1::ConfigMap>(&object.manifest),
             Kind::Service => read::<api::core::v1::Service>(&object.manifest),
@@ -175,4 +196,112 @@ fn the_same_world_gives_the_same_plan() {
     let platform = platform(json!({}));
     let world = migrated(&platform);
     assert_eq!(decide(&platform, &world), decide(&platform, &world));
+}
+
+/// What is kept while a gate is closed and pods serve.
+#[test]
+fn around_serving_pods_all_is_kept_while_a_migration_runs() {
+    let platform = platform(json!({"api": {"autoscaling": {"enabled": false}}}));
+    let mut world = writable();
+    let owned = json!({"metadata": {"uid": "d", "ownerReferences": [{"uid": platform.uid}]}});
+    world
+        .objects
+        .insert(Key::new(Kind::Deployment, "acme-api"), owned);
+    let kept = keys(&decide(&platform, &world));
+    assert!(kept.contains(&"Service \"acme-api\"".to_owned()));
+    assert!(!kept.iter().any(|key| key.starts_with("Deployment")), "{kept:?}");
+}
+
+#[test]
+fn a_failed_migration_is_made_again_after_a_rest() {
+    let platform = platform(json!({}));
+    let mut world = writable();
+    let failed = json!({"metadata": {"uid": "j"}, "status": {"conditions": [
+        {"type": "Failed", "status": "True", "message": "deadline", "lastTransitionTime": "1970-01-01T00:00:00Z"}]}});
+    let job = Key::new(Kind::Job, migration_job::name(&platform, &world));
+    world.objects.insert(job.clone(), failed);
+    assert_eq!(decide(&platform, &world).deletions, Vec::new());
+    world.now = "1970-01-01T00:05:00Z".parse().unwrap();
+    let deletions = decide(&platform, &world).deletions;
+    assert_eq!((deletions[0].key.clone(), deletions[0].uid.as_str()), (job, "j"));
+}
+
+#[test]
+fn a_changed_secret_of_an_external_service_is_checked_before_it_is_used() {
+    let platform = platform(external());
+    let world = migrated(&platform);
+    assert!(keys(&decide(&platform, &world)).contains(&"Deployment \"acme-api\"".to_owned()));
+    let mut changed = world;
+    let fingerprint = "fedcba9876543210".to_owned();
+    changed.references.insert(
+        ("db".to_owned(), "primary".to_owned()),
+        Reference::Held { fingerprint },
+    );
+    let plan = keys(&decide(&platform, &changed));
+    assert!(plan.iter().any(|key| key.starts_with("Job")), "{plan:?}");
+    assert!(!plan.iter().any(|key| key.starts_with("Deployment")), "{plan:?}");
+}
+
+#[test]
+fn without_a_secret_that_the_spec_names_no_pod_is_made_or_changed() {
+    let platform = platform(external());
+    let mut world = migrated(&platform);
+    for state in world.references.values_mut() {
+        *state = Reference::NoSecret;
+    }
+    let assessment = assess(&platform, &world);
+    assert!(
+        assessment.database.message.contains("Secret db"),
+        "{}",
+        assessment.database.message
+    );
+    let plan = keys(&plan(&platform, &world, &assessment));
+    assert!(
+        !plan
+            .iter()
+            .any(|key| key.starts_with("Deployment") || key.starts_with("Job")),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn nothing_starts_with_a_secret_of_somebody_else() {
+    let platform = platform(json!({}));
+    let mut world = migrated(&platform);
+    let theirs = json!({"metadata": {"name": "acme-postgres", "uid": "s", "labels": {}}});
+    world
+        .objects
+        .insert(Key::new(Kind::Secret, "acme-postgres"), theirs);
+    let plan = keys(&decide(&platform, &world));
+    for held_back in ["StatefulSet \"acme-postgres\"", "Deployment \"acme-api\""] {
+        assert!(!plan.contains(&held_back.to_owned()), "{plan:?}");
+    }
+    assert!(plan.contains(&"StatefulSet \"acme-redis\"".to_owned()));
+}
+
+/// A pod of the release before may start again while the new one rolls out, and must find a file that it understands.
+#[test]
+fn each_release_keeps_its_own_file_until_the_last_pod_of_it_is_gone() {
+    let platform = platform(json!({"version": "0.2.0"}));
+    let mut world = writable();
+    let live = json!({"metadata": {"uid": "c"}, "data": {"tanka-0.1.0.yaml": "old"}});
+    world
+        .objects
+        .insert(Key::new(Kind::ConfigMap, "acme-api-config"), live);
+    let files = |world: &World| {
+        let plan = decide(&platform, world);
+        let config = plan
+            .objects
+            .iter()
+            .find(|object| object.key.name == "acme-api-config")
+            .unwrap();
+        config.manifest["data"].clone()
+    };
+    let during = files(&world);
+    assert_eq!(during["tanka-0.1.0.yaml"], "old");
+    assert!(during["tanka-0.2.0.yaml"].as_str().unwrap().contains("poolSize"));
+    let done = json!({"metadata": {"generation": 1}, "spec": {"replicas": 1},
+        "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}});
+    world.objects.insert(Key::new(Kind::Deployment, "acme-api"), done);
+    assert_eq!(files(&world).as_object().unwrap().len(), 1);
 }

@@ -45,7 +45,10 @@ fn healthy(platform: &Platform) -> World {
     World {
         objects: [
             (Key::new(Kind::Deployment, "acme-api"), deployment),
-            (Key::new(Kind::Job, migration_job::name(platform)), done),
+            (
+                Key::new(Kind::Job, migration_job::name(platform, &World::default())),
+                done,
+            ),
         ]
         .into(),
         patroni: Some(Cluster {
@@ -63,6 +66,7 @@ fn healthy(platform: &Platform) -> World {
             write: works(),
             read: works(),
             redis: works(),
+            instances: Vec::new(),
         })),
         ..World::default()
     }
@@ -173,6 +177,7 @@ fn an_image_that_cannot_be_pulled_stalls_by_name() {
         ip: None,
         ready: false,
         deleting: false,
+        ended: false,
         problem: Some(Problem {
             reason: Reason::ImagePullFailed,
             message: "image tanka/api:9.9 cannot be pulled".to_owned(),
@@ -206,6 +211,7 @@ fn a_lost_primary_is_the_first_thing_that_is_said() {
         },
         read: works(),
         redis: works(),
+        instances: Vec::new(),
     }));
     let status = look(&platform, &world, &TankaPlatformStatus::default(), 0);
     let ready = find(&status, "Ready").unwrap();
@@ -243,8 +249,13 @@ fn a_lost_status_is_built_again() {
 fn a_contradiction_stalls_and_keeps_what_was_known() {
     let platform = platform(json!({}));
     let before = look(&platform, &healthy(&platform), &TankaPlatformStatus::default(), 0);
-    let after = invalid("set exactly one", 2, &before, at(9));
+    let after = halted(Reason::InvalidSpec, "set exactly one", 2, &before, at(9));
     assert_eq!(find(&after, "Ready").unwrap().reason, "InvalidSpec");
     assert!(find(&after, "Stalled").is_some());
     assert_eq!(after.version, before.version);
+    assert_eq!(find(&after, "DatabaseReady"), find(&before, "DatabaseReady"));
+    assert_eq!(
+        halted(Reason::InvalidSpec, "set exactly one", 2, &after, at(99)),
+        after
+    );
 }
