@@ -16,7 +16,9 @@ use crate::stage::Steps;
 pub mod args;
 pub mod deletion;
 pub mod drift;
+pub mod edge;
 pub mod evidence;
+pub mod external;
 pub mod failover;
 pub mod frozen;
 pub mod ground;
@@ -59,6 +61,8 @@ pub fn all() -> Vec<Scenario> {
     [
         status::SCENARIOS,
         outages::SCENARIOS,
+        external::SCENARIOS,
+        edge::SCENARIOS,
         drift::SCENARIOS,
         operator::SCENARIOS,
         neighbours::SCENARIOS,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Scenario;
+use super::edge;
 use super::ground::{Ground, until, until_since};
 use super::specs;
 use super::subject::{Subject, name};
@@ -63,9 +64,18 @@ fn complete() -> Value {
         specs::single(),
         &json!({
             "api": {"autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 3}},
-            "ingress": {"enabled": true, "host": "drift.example.com"},
+            "ingress": edge::ingress("drift.example.com")["ingress"],
         }),
     )
+}
+
+/// Such a platform, ready.
+async fn ready<'g>(ground: &'g Ground<'_>) -> Result<Subject<'g>> {
+    edge::class(ground).await?;
+    let acme = ground.platform(&complete()).await?;
+    edge::admit(ground).await?;
+    acme.ready().await?;
+    Ok(acme)
 }
 
 /// Path and content of everything that the operator has applied or created.
@@ -93,7 +103,7 @@ pub fn written_by_operator(object: &Value) -> Option<&str> {
 }
 
 async fn deleted(ground: &Ground<'_>) -> Result<()> {
-    let acme = ground.ready_platform(&complete()).await?;
+    let acme = ready(ground).await?;
     let children = children(ground).await?;
     let mut slowest = Duration::ZERO;
     for (path, object) in &children {
@@ -114,6 +124,7 @@ async fn deleted(ground: &Ground<'_>) -> Result<()> {
             ensure!(again["data"] == *data, "{path} came back with other credentials");
         }
     }
+    edge::admit(ground).await?;
     acme.ready().await?;
     ground.note(format!(
         "{} objects deleted one after the other, the slowest back after {:.1} s",
@@ -125,7 +136,7 @@ async fn deleted(ground: &Ground<'_>) -> Result<()> {
 
 async fn changed(ground: &Ground<'_>) -> Result<()> {
     const LABEL: &str = "app.kubernetes.io/part-of";
-    let acme = ground.ready_platform(&complete()).await?;
+    let acme = ready(ground).await?;
     let mut slowest = Duration::ZERO;
     let mut number = 0;
     for (path, object) in children(ground).await? {
@@ -146,7 +157,7 @@ async fn changed(ground: &Ground<'_>) -> Result<()> {
         );
         number += 1;
     }
-    let fields: [(&str, &str, &str, Value, &str); 8] = [
+    let fields: [(&str, &str, &str, Value, &str); 9] = [
         (
             "v1",
             "configmaps",
@@ -158,7 +169,7 @@ async fn changed(ground: &Ground<'_>) -> Result<()> {
             "v1",
             "services",
             "acme-api",
-            json!({"spec": {"selector": {"app.kubernetes.io/component": "redis"}}}),
+            json!({"spec": {"selector": {"example.com/no-such": "pod"}}}),
             "/spec/selector",
         ),
         (
@@ -181,6 +192,16 @@ async fn changed(ground: &Ground<'_>) -> Result<()> {
             "acme-postgres",
             json!({"rules": []}),
             "/rules",
+        ),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "rolebindings",
+            "acme-postgres",
+            json!({"subjects": [
+                {"kind": "ServiceAccount", "name": "acme-postgres", "namespace": ground.namespace},
+                {"kind": "ServiceAccount", "name": "default", "namespace": ground.namespace},
+            ]}),
+            "/subjects",
         ),
         (
             "networking.k8s.io/v1",
@@ -249,7 +270,7 @@ async fn mended(
 }
 
 async fn additions(ground: &Ground<'_>) -> Result<()> {
-    let acme = ground.ready_platform(&complete()).await?;
+    let acme = ready(ground).await?;
     let added = json!({"metadata": {
         "annotations": {"example.com/note": "kept"},
         "labels": {"example.com/team": "theirs"},

@@ -54,19 +54,17 @@ const ORDERLY: Duration = Duration::from_secs(15);
 /// Bound of the pause when nobody could let go of the lock: its time to live, and a loop and the promotion.
 const SUDDEN: Duration = Duration::from_secs(40);
 
-/// The pod that Patroni itself has marked as primary.
-async fn marked_primary(acme: &Subject<'_>) -> Result<String> {
+/// Whether Patroni itself has marked another pod as primary. One that hangs cannot take its own mark away.
+async fn has_other_primary(acme: &Subject<'_>, than: &str) -> Result<bool> {
     let pods = acme.pods("postgres").await?;
-    let primary = pods
-        .iter()
-        .find(|pod| pod["metadata"]["labels"]["tanka.dev/postgres-role"] == "primary")
-        .context("no pod is marked as primary")?;
-    Ok(super::subject::name(primary))
+    Ok(pods.iter().any(|pod| {
+        pod["metadata"]["labels"]["tanka.dev/postgres-role"] == "primary" && super::subject::name(pod) != than
+    }))
 }
 
 async fn another_primary(acme: &Subject<'_>, than: &str) -> Result<()> {
     until("another primary", TAKEOVER, || async {
-        Ok(marked_primary(acme).await.is_ok_and(|now| now != than))
+        has_other_primary(acme, than).await
     })
     .await
     .map(drop)
@@ -232,7 +230,7 @@ async fn drain(ground: &Ground<'_>) -> Result<()> {
             ground.cluster.get(&arguments).await?;
             ground.note(format!("drained in {:.1} s", begun.elapsed().as_secs_f64()));
             until_since(begun, "another primary", TAKEOVER, || async {
-                Ok(marked_primary(&acme).await.is_ok_and(|now| now != primary))
+                has_other_primary(&acme, &primary).await
             })
             .await
             .map(drop)

@@ -41,7 +41,7 @@ async fn replica(ground: &Ground<'_>) -> Result<()> {
     let acme = ground.ready_platform(&specs::full()).await?;
     let replicas = acme.replicas().await?;
     let victim = replicas.first().context("no replica")?.clone();
-    let complaint = Complaint::new("DatabaseReady", "ReplicaNotStreaming", &[&victim]);
+    let complaint = Complaint::new("DatabaseReady", "ReplicaNotStreaming|ReplicaLagging", &[&victim]);
     row(
         &acme,
         "stream cut",

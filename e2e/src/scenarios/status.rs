@@ -39,6 +39,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// A pepper with which the API does not start: five bytes.
+pub const SHORT_PEPPER: &str = "c2hvcnQ=";
 /// How long Kubernetes itself may take until a cause shows, or is gone.
 const KUBERNETES: Duration = Duration::from_mins(2);
 
@@ -71,8 +73,6 @@ pub async fn row<T>(
 
 async fn api_pods(ground: &Ground<'_>) -> Result<()> {
     const WRONG: &str = "localhost/tanka/no-such-image:9.9";
-    /// Five bytes.
-    const SHORT_PEPPER: &str = "c2hvcnQ=";
     let acme = ground.ready_platform(&specs::single()).await?;
     let serving = acme.incarnations().await?;
     row(
@@ -121,12 +121,12 @@ async fn api_pods(ground: &Ground<'_>) -> Result<()> {
 }
 
 /// A change of the spec that makes new API pods.
-fn restart(number: &str) -> serde_json::Value {
+pub fn restart(number: &str) -> serde_json::Value {
     json!({"api": {"podTemplate": {"annotations": {"tanka.dev/scenario": number}}}})
 }
 
 /// Exchanges the pepper in its Secret, as base64; answers with the one before.
-async fn set_pepper(acme: &Subject<'_>, pepper: &str) -> Result<String> {
+pub async fn set_pepper(acme: &Subject<'_>, pepper: &str) -> Result<String> {
     let ground = acme.ground;
     let path = ground.object("v1", "secrets", "acme-api");
     let secret = ground.kubernetes.get(&path).await?;

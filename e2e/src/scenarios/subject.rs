@@ -27,7 +27,7 @@ pub struct Subject<'a> {
 pub struct Complaint<'w> {
     /// The part that is affected.
     pub condition: &'w str,
-    /// Its reason.
+    /// Its reason; where several are true, separated by `|`.
     pub reason: &'w str,
     /// What the message has to name: the object and the cause.
     pub words: Vec<&'w str>,
@@ -43,10 +43,14 @@ impl<'w> Complaint<'w> {
         }
     }
 
+    fn gives_reason(&self, condition: &Value) -> bool {
+        self.reason.split('|').any(|reason| condition["reason"] == reason)
+    }
+
     fn is_made_by(&self, condition: &Value) -> bool {
         let message = condition["message"].as_str().unwrap_or_default();
         condition["status"] == "False"
-            && condition["reason"] == self.reason
+            && self.gives_reason(condition)
             && self.words.iter().all(|word| message.contains(word))
     }
 }
@@ -152,7 +156,7 @@ impl<'a> Subject<'a> {
         let outcome = until_since(since, &what, within, || async {
             let status = self.status().await?;
             Ok(complaint.is_made_by(condition(&status, complaint.condition))
-                && condition(&status, "Ready")["reason"] == complaint.reason)
+                && complaint.gives_reason(condition(&status, "Ready")))
         });
         match outcome.await {
             Ok(took) => Ok(took),
@@ -170,7 +174,7 @@ impl<'a> Subject<'a> {
         let what = format!("an end of {}={}", complaint.condition, complaint.reason);
         let outcome = until_since(since, &what, within, || async {
             let status = self.status().await?;
-            Ok(!conditions(&status).any(|c| c["status"] == "False" && c["reason"] == complaint.reason))
+            Ok(!conditions(&status).any(|c| c["status"] == "False" && complaint.gives_reason(c)))
         });
         match outcome.await {
             Ok(took) => Ok(took),

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::Scenario;
 use super::ground::{Ground, until, until_since};
 use super::specs;
-use super::subject::{Complaint, Subject, TOLD_WITHIN};
+use super::status::{SHORT_PEPPER, restart, set_pepper};
+use super::subject::{Complaint, Subject, TOLD_WITHIN, condition};
 use super::visitor::Visitor;
 
 /// Scenarios of this file.
@@ -105,15 +106,14 @@ async fn canary(ground: &Ground<'_>) -> Result<()> {
     let spec = specs::with(specs::single(), &json!({"api": {"replicas": 2}}));
     let acme = ground.ready_platform(&spec).await?;
     let before = acme.pod_names("api").await?;
-    // Too little memory to start: the container is killed again and again.
-    acme.change(json!({"api": {"resources": {"requests": {"memory": "4Mi"}, "limits": {"memory": "4Mi"}}}}))
-        .await?;
+    let pepper = set_pepper(&acme, SHORT_PEPPER).await?;
+    acme.change(restart("1")).await?;
     until("a pod that does not get ready", ROLLOUT, || async {
         Ok(acme.pods("api").await?.len() == 3)
     })
     .await?;
     acme.status_says("a release that is stuck", ROLLOUT, |status| {
-        super::subject::condition(status, "ApiReady")["reason"] == "CrashLoop"
+        condition(status, "ApiReady")["reason"] == "CrashLoop"
     })
     .await?;
     let during = acme.pod_names("api").await?;
@@ -125,7 +125,9 @@ async fn canary(ground: &Ground<'_>) -> Result<()> {
         acme.condition("Ready").await?["status"] == "True",
         "the platform no longer works"
     );
-    acme.change(json!({"api": {"resources": {"requests": {"memory": "32Mi"}, "limits": null}}}))
+    set_pepper(&acme, &pepper).await?;
+    // As the spec was at first: the pods that serve are the ones that it asks for.
+    acme.change(json!({"api": {"podTemplate": {"annotations": null}}}))
         .await?;
     let again = acme.ready().await?;
     let after = acme.pod_names("api").await?;
