@@ -129,10 +129,13 @@ fn times_move_only_when_a_status_flips() {
 fn a_volume_that_waits_is_named_with_its_storage_class() {
     let platform = platform(json!({}));
     let mut world = healthy(&platform);
-    let pod = pods::reduce(&json!({
-        "metadata": {"name": "acme-postgres-0", "labels": {"app.kubernetes.io/component": "postgres"}},
-        "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "pod has unbound immediate PersistentVolumeClaims"}]},
-    }));
+    let pod = pods::reduce(
+        &json!({
+            "metadata": {"name": "acme-postgres-0", "labels": {"app.kubernetes.io/component": "postgres"}},
+            "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "pod has unbound immediate PersistentVolumeClaims"}]},
+        }),
+        at(0),
+    );
     world.pods.insert(0, pod);
     world.objects.insert(
         Key::new(Kind::PersistentVolumeClaim, "data-acme-postgres-0"),
