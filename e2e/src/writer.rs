@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 
-/// Pause between two messages.
-const PACE: Duration = Duration::from_millis(20);
+/// Pause between two messages: below the 600 requests a minute that a platform allows a person by default.
+const PACE: Duration = Duration::from_millis(110);
 /// Most messages of one run, so that it ends by itself.
 const MOST: u32 = 20_000;
 
