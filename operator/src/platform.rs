@@ -201,7 +201,7 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
     let plan = plan::plan(platform, &world, &assessment);
     let requeue = plan.requeue;
     if !platform.spec.paused {
-        let rejections = context.applier.apply(platform, &world, plan).await?;
+        let rejections = context.applier.apply(platform, &mut world, plan).await?;
         context.memory(&platform.namespace, &platform.name, |memory| {
             memory.rejections.clone_from(&rejections);
         });

@@ -63,7 +63,12 @@ impl Applier {
     ///
     /// # Errors
     /// Only where the API server cannot be reached or failed itself; refusals are answers.
-    pub async fn apply(&self, platform: &Platform, world: &World, plan: Plan) -> Result<Rejections, Error> {
+    pub async fn apply(
+        &self,
+        platform: &Platform,
+        world: &mut World,
+        plan: Plan,
+    ) -> Result<Rejections, Error> {
         let mut rejections = Rejections::new();
         for request in &plan.secrets {
             self.create_secret(platform, request).await?;
@@ -73,9 +78,16 @@ impl Applier {
         }
         let mut doubt = Doubt::new(&self.client, platform);
         for object in &plan.objects {
-            if let Err((key, rejection)) = self.apply_object(platform, world, object, &mut doubt).await? {
-                tracing::warn!(platform.name, platform.namespace, object = %key, ?rejection, "an object was rejected");
-                rejections.insert(key, rejection);
+            match self.apply_object(platform, world, object, &mut doubt).await? {
+                // The status that is written next must not speak of the object as it was before.
+                Ok(Some(known)) => {
+                    world.objects.insert(object.key.clone(), known);
+                }
+                Ok(None) => {}
+                Err((key, rejection)) => {
+                    tracing::warn!(platform.name, platform.namespace, object = %key, ?rejection, "an object was rejected");
+                    rejections.insert(key, rejection);
+                }
             }
         }
         for tenure in &plan.tenures {
@@ -177,13 +189,14 @@ impl Applier {
         }
     }
 
+    /// Answers with the object as it is known to be afterwards, which the cache may not show yet.
     async fn apply_object(
         &self,
         platform: &Platform,
         world: &World,
         object: &Object,
         doubt: &mut Doubt<'_>,
-    ) -> Result<Result<(), (Key, Rejection)>, Error> {
+    ) -> Result<Result<Option<Value>, (Key, Rejection)>, Error> {
         let cached = world.objects.get(&object.key);
         let mut live = match cached {
             Some(live) => Some(live.clone()),
@@ -195,12 +208,12 @@ impl Applier {
             && !self.is_done(platform, object, live.as_ref())
         {
             if !doubt.cleared().await? {
-                return Ok(Ok(()));
+                return Ok(Ok(None));
             }
             live = self.read(platform, &object.key).await?;
         }
         if self.is_done(platform, object, live.as_ref()) {
-            return Ok(Ok(()));
+            return Ok(Ok(live));
         }
         let mut manifest = object.manifest.clone();
         match &live {
@@ -229,22 +242,19 @@ impl Applier {
         object: &Object,
         manifest: &Value,
         cause: Cause,
-    ) -> Result<Result<(), (Key, Rejection)>, Error> {
+    ) -> Result<Result<Option<Value>, (Key, Rejection)>, Error> {
         let api = self.api(platform, object.key.kind);
         self.metrics.write(object.key.kind, cause);
         let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
         match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(manifest))).await {
             Ok(stored) => {
-                self.remember(
-                    platform,
-                    object,
-                    &serde_json::to_value(stored).map_err(Error::SerdeError)?,
-                );
+                let stored = serde_json::to_value(stored).map_err(Error::SerdeError)?;
+                self.remember(platform, object, &stored);
                 tracing::info!(platform.name, platform.namespace, object = %object.key, "applied");
-                Ok(Ok(()))
+                Ok(Ok(Some(stored)))
             }
             // It has changed since it was seen: the next look decides.
-            Err(Error::Api(status)) if status.code == 409 => Ok(Ok(())),
+            Err(Error::Api(status)) if status.code == 409 => Ok(Ok(None)),
             Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => Ok(Err((
                 object.key.clone(),
                 Rejection::Refused(status.message.clone()),
