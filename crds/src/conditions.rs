@@ -78,8 +78,10 @@ names! {
         Unschedulable,
         /// A quota or policy refuses a pod.
         PodsRefused,
-        /// A volume is not bound.
+        /// A volume is not bound, or has not grown yet.
         VolumePending,
+        /// A volume cannot grow.
+        VolumeNotExpandable,
         /// No instance takes writes.
         NoPrimary,
         /// A replica does not stream or is too far behind.
@@ -88,6 +90,10 @@ names! {
         ReplicaLagging,
         /// A service that somebody else runs cannot be used.
         Unreachable,
+        /// A replica does not stream although it was copied anew.
+        ReplicaBroken,
+        /// Pods or parameters are brought to the spec one by one.
+        RollingOut,
         /// Too few Sentinels to agree on a primary.
         NoQuorum,
         /// The migration runs.

@@ -1,5 +1,7 @@
 //! `spec.postgres`: a managed PostgreSQL under Patroni, or one that exists already.
 
+pub mod parameters;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -36,10 +38,7 @@ impl Default for PostgresSpec {
 /// A PostgreSQL that the operator runs, one primary and its replicas.
 #[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-        ("self.instances in [1, 3, 5]", "postgres.managed.instances must be 1, 3 or 5, so that a majority exists"),
-        ("self.synchronous != 'QuorumStrict' || self.instances > 1", "QuorumStrict with one instance would never acknowledge a write: use 3 or 5 instances, or Quorum"),
-])))]
+#[schemars(extend("x-kubernetes-validations" = managed_rules()))]
 pub struct ManagedPostgres {
     /// Primary and replicas together: 1, 3 or 5.
     pub instances: i32,
@@ -47,7 +46,8 @@ pub struct ManagedPostgres {
     pub storage: Storage,
     /// CPU and memory of each instance.
     pub resources: Resources,
-    /// Settings of postgresql.conf. Those that Patroni or the operator own are refused.
+    /// Settings of postgresql.conf. Those that Patroni or the operator own are refused. What PostgreSQL takes over while it runs
+    /// restarts nothing; what it reads only at its start rolls through the instances, the primary last.
     #[schemars(schema_with = "parameters")]
     pub parameters: BTreeMap<String, String>,
     /// When a write counts as done.
@@ -70,6 +70,25 @@ impl Default for ManagedPostgres {
             failover: Failover::default(),
         }
     }
+}
+
+fn managed_rules() -> serde_json::Value {
+    let own = [
+        (
+            "self.instances in [1, 3, 5]".to_owned(),
+            "postgres.managed.instances must be 1, 3 or 5, so that a majority exists",
+        ),
+        (
+            "self.synchronous != 'QuorumStrict' || self.instances > 1".to_owned(),
+            "QuorumStrict with one instance would never acknowledge a write: use 3 or 5 instances, or Quorum",
+        ),
+    ];
+    let all: Vec<_> = own.into_iter().chain(parameters::rules()).collect();
+    let pairs: Vec<_> = all
+        .iter()
+        .map(|(rule, sentence)| (rule.as_str(), *sentence))
+        .collect();
+    rules(&pairs)
 }
 
 fn parameters(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -44,6 +44,7 @@ fn violations(object: &Value, old: Option<&Value>) -> Vec<String> {
 #[case(json!({"postgres": {"managed": {"instances": 1, "synchronous": "Async"}}}))]
 #[case(json!({"postgres": {"managed": null, "external": {"primarySecretRef": {"name": "db", "key": "url"}}}}))]
 #[case(json!({"redis": {"managed": {"replicas": 5}}}))]
+#[case(json!({"postgres": {"managed": {"parameters": {"work_mem": "64MB", "max_connections": "300", "auto_explain.log_min_duration": "1s", "shared_preload_libraries": "pg_stat_statements, auto_explain"}}}}))]
 #[case(json!({"api": {"embeddings": {"url": "http://embed", "model": "m", "dimensions": 384}}}))]
 #[case(json!({"ingress": {"enabled": true, "host": "api.example.com", "tls": {"secretName": "cert"}}}))]
 #[case(json!({"postgres": {"managed": {"failover": {"ttl": "1m", "loopWait": "10s", "retryTimeout": "10s"}}}}))]
@@ -66,6 +67,16 @@ fn a_sound_spec_is_accepted(#[case] spec: Value) {
 #[case(json!({"postgres": {"managed": {"instances": 1, "synchronous": "QuorumStrict"}}}), "would never acknowledge")]
 #[case(json!({"postgres": {"managed": {"failover": {"retryTimeout": "10s"}}}}), "must not exceed ttl")]
 #[case(json!({"postgres": {"managed": {"failover": {"ttl": "10s"}}}}), "ttl of at least 20s")]
+#[case(json!({"postgres": {"managed": {"parameters": {"wal_level": "minimal"}}}}), "replication, recovery and archiving are Patroni's")]
+#[case(json!({"postgres": {"managed": {"parameters": {"synchronous_commit": "off"}}}}), "write synchronous: Quorum")]
+#[case(json!({"postgres": {"managed": {"parameters": {"listen_addresses": "*"}}}}), "belong to the operator")]
+#[case(json!({"postgres": {"managed": {"parameters": {"fsync": "off"}}}}), "put data at risk")]
+#[case(json!({"postgres": {"managed": {"parameters": {"logging_collector": "on"}}}}), "logs go to standard error")]
+#[case(json!({"postgres": {"managed": {"parameters": {"max_connections": "20"}}}}), "max_connections of at least 25")]
+#[case(json!({"postgres": {"managed": {"parameters": {"max_connections": "many"}}}}), "max_connections of at least 25")]
+#[case(json!({"postgres": {"managed": {"parameters": {"Work_Mem": "4MB"}}}}), "in lower case")]
+#[case(json!({"postgres": {"managed": {"parameters": {"work_mem": "4MB\nfsync = off"}}}}), "one line of printable ASCII")]
+#[case(json!({"postgres": {"managed": {"parameters": {"shared_preload_libraries": "pg_stat_statements,evil"}}}}), "shared_preload_libraries must start with")]
 #[case(json!({"api": {"autoscaling": {"minReplicas": 11}}}), "minReplicas is greater than maxReplicas")]
 #[case(json!({"api": {"embeddings": {"url": "http://embed"}}}), "set url, model and dimensions together")]
 #[case(json!({"api": {"resources": {"limits": {"memory": "128Mi"}}}}), "limits.memory is less")]
@@ -90,6 +101,28 @@ fn a_contradiction_is_refused_with_a_sentence(#[case] spec: Value, #[case] sente
     assert!(
         found.iter().any(|text| text.contains(sentence)),
         "expected {sentence:?} among {found:?}"
+    );
+}
+
+/// What the API server refuses now, the operator refuses in an object that was stored before.
+#[rstest]
+#[case("wal_level", "minimal", false)]
+#[case("max_connections", "20", false)]
+#[case("max_connections", "25", true)]
+#[case("Work_Mem", "4MB", false)]
+#[case("a.b.c", "1", false)]
+#[case("work_mem", "4MB\nfsync = off", false)]
+#[case("work_mem", "4MB", true)]
+#[case("auto_explain.log_min_duration", "1s", true)]
+#[case("shared_preload_libraries", "pg_stat_statements, pg_prewarm", true)]
+#[case("shared_preload_libraries", "pg_prewarm", false)]
+fn both_sides_agree_on_parameters(#[case] name: &str, #[case] value: &str, #[case] accepted: bool) {
+    let spec = json!({"postgres": {"managed": {"parameters": {name: value}}}});
+    assert_eq!(violations(&platform(&spec), None).is_empty(), accepted);
+    let parameters = [(name.to_owned(), value.to_owned())].into();
+    assert_eq!(
+        crds::platform::postgres::parameters::refusal(&parameters).is_none(),
+        accepted
     );
 }
 
