@@ -16,6 +16,7 @@ use crate::args::Arguments;
 use crate::metrics::Metrics;
 use crate::platform::apply::Applier;
 use crate::platform::cache::{Caches, Guarded};
+use crate::platform::command::Commander;
 use crate::platform::grant::Grants;
 use crate::platform::observe::probe::Probe;
 use crate::platform::pending::Pending;
@@ -114,6 +115,7 @@ fn context(arguments: &Arguments, client: &Client, metrics: &Metrics, pending: P
         probe: Probe::new(client.clone()),
         grants: Grants::new(client.clone(), metrics.clone(), arguments.grant()),
         applier: Applier::new(client.clone(), metrics.clone()),
+        commander: Commander::new(client.clone(), metrics.clone()),
         reporter: Reporter::new(client.clone(), recorder, metrics.clone()),
         metrics: metrics.clone(),
         memories: Mutex::default(),

@@ -30,6 +30,8 @@ pub enum Cause {
     Obsolete,
     /// A field is handed over to another writer.
     HandOver,
+    /// A step of a rollout, of growing a volume and the like.
+    Upkeep,
     /// The operator's own rights in a namespace.
     Rights,
     /// A controller is to try again at once what it was refused.

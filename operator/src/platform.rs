@@ -4,6 +4,7 @@ pub mod apply;
 pub mod assess;
 pub mod build;
 pub mod cache;
+pub mod command;
 pub mod deadline;
 pub mod diff;
 pub mod failover;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crds::TankaPlatform;
 use crds::conditions::Reason;
+use crds::names::{self, Component};
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -32,14 +34,17 @@ use kube::runtime::controller::Action;
 
 use self::apply::{Applier, Rejections};
 use self::cache::{Caches, Guarded};
+use self::command::Commander;
 use self::failover::Tracker;
 use self::grant::Grants;
+use self::object::{Key, Kind};
 use self::observe::World;
 use self::observe::probe::Probe;
+use self::observe::silence;
 use self::pending::Pending;
 use self::report::Reporter;
 use self::status::Inputs;
-use self::validate::{Platform, Release, validate};
+use self::validate::{Database, Platform, Release, validate};
 use crate::metrics::Metrics;
 
 /// First pause after a failed look at a platform; it doubles with each further failure.
@@ -61,6 +66,8 @@ pub struct Context {
     pub grants: Grants,
     /// Carries plans out.
     pub applier: Applier,
+    /// Carries out what is no object.
+    pub commander: Commander,
     /// Writes status and events.
     pub reporter: Reporter,
     /// Counts.
@@ -74,6 +81,7 @@ pub struct Context {
 pub struct Memory {
     tracker: Tracker,
     rejections: Rejections,
+    silence: silence::Since,
     failures: u32,
 }
 
@@ -93,7 +101,7 @@ pub enum Error {
 /// # Errors
 /// When the API server fails; the next look comes after a pause.
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
-    let outcome = caught(guarded(&object, &context)).await;
+    let outcome = caught(Box::pin(guarded(&object, &context))).await;
     let Err(error) = &outcome else { return outcome };
     if let Error::Kubernetes(kube::Error::Api(status)) = error
         && status.code == 403
@@ -193,15 +201,18 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
     let (mut world, credentials) = context.probe.observe(platform, &cache, now()).await?;
     context
         .applier
-        .remember_credentials(&platform.namespace, credentials);
-    world.rejected = context.memory(&platform.namespace, &platform.name, |memory| {
-        memory.rejections.clone()
-    });
+        .remember_credentials(&platform.namespace, credentials.clone());
+    recall(platform, context, &mut world).await?;
     let assessment = assess::assess(platform, &world);
-    let plan = plan::plan(platform, &world, &assessment);
+    let mut plan = plan::plan(platform, &world, &assessment);
     let requeue = plan.requeue;
     if !platform.spec.paused {
+        let actions = std::mem::take(&mut plan.actions);
         let rejections = context.applier.apply(platform, &mut world, plan).await?;
+        context
+            .commander
+            .carry_out(platform, &world, actions, &credentials, now())
+            .await?;
         context.memory(&platform.namespace, &platform.name, |memory| {
             memory.rejections.clone_from(&rejections);
         });
@@ -209,6 +220,22 @@ async fn look(stored: &TankaPlatform, platform: &Platform, context: &Context) ->
     }
     report(stored, platform, &world, context).await?;
     Ok(Action::requeue(requeue))
+}
+
+/// Adds to the world what is remembered from earlier looks, and what is looked at less often.
+async fn recall(platform: &Platform, context: &Context, world: &mut World) -> Result<(), Error> {
+    let now = now();
+    world.commands = context.commander.commands(platform, now);
+    context.memory(&platform.namespace, &platform.name, |memory| {
+        world.rejected = memory.rejections.clone();
+        world.silent = silence::track(&mut memory.silence, world.patroni.as_ref(), now);
+    });
+    let set = names::component(&platform.name, Component::Postgres);
+    let exists = world.objects.contains_key(&Key::new(Kind::StatefulSet, set));
+    if matches!(platform.database, Database::Managed(_)) && !exists {
+        world.patroni_state = Some(context.probe.left_behind(platform).await?);
+    }
+    Ok(())
 }
 
 /// Writes what was seen, if it differs from what is written already.

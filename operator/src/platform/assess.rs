@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use super::build::{migration_job, secrets};
 use super::object::{Key, Kind};
+use super::observe::patroni::Cluster;
 use super::observe::secrets::missing;
 use super::observe::{Rejection, World};
+use super::plan;
 use super::plan::migration::{self, Migration};
 use super::plan::tenure;
 use super::validate::{Cache, Database, Platform};
@@ -158,6 +160,12 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
     if let Some(finding) = obstacle(platform, world, Component::Postgres) {
         return (finding, writable);
     }
+    let upkeep = plan::postgres::upkeep(platform, managed, world).finding;
+    if let Some((reason, message)) = &upkeep
+        && *reason == Reason::VolumeNotExpandable
+    {
+        return (Finding::bad(*reason, message.clone()), writable);
+    }
     let Some(cluster) = &world.patroni else {
         return (
             Finding::bad(Reason::Progressing, format!("no instance of {name} answers yet")),
@@ -172,20 +180,19 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
     };
     let streaming = cluster.streaming().count();
     let wanted = usize::try_from(managed.instances - 1).unwrap_or(0);
+    let (rolling, upkeep) = match upkeep {
+        Some((Reason::RollingOut, _)) => (upkeep, None),
+        _ => (None, upkeep),
+    };
+    if let Some((reason, message)) = upkeep {
+        return (Finding::bad(reason, message), true);
+    }
     if streaming < wanted {
-        let follows = |replica: &String| {
-            *replica == primary.name || cluster.streaming().any(|member| member.name == *replica)
-        };
-        let absent: Vec<_> = (0..managed.instances)
-            .map(|i| format!("{name}-{i}"))
-            .filter(|replica| !follows(replica))
-            .collect();
-        let message = format!(
-            "{streaming} of {wanted} replicas stream from {1}; missing: {0}",
-            absent.join(", "),
-            primary.name
-        );
+        let message = absence(managed.instances, &name, cluster, &primary.name);
         return (Finding::bad(Reason::ReplicaNotStreaming, message), true);
+    }
+    if let Some((reason, message)) = rolling {
+        return (Finding::bad(reason, message), true);
     }
     let good = || {
         Finding::good(
@@ -194,6 +201,22 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
         )
     };
     (lagging(platform, world).unwrap_or_else(good), true)
+}
+
+/// Which replicas do not stream, for people.
+fn absence(instances: i32, set: &str, cluster: &Cluster, primary: &str) -> String {
+    let follows =
+        |replica: &String| *replica == primary || cluster.streaming().any(|member| member.name == *replica);
+    let absent: Vec<_> = (0..instances)
+        .map(|i| format!("{set}-{i}"))
+        .filter(|replica| !follows(replica))
+        .collect();
+    format!(
+        "{} of {} replicas stream from {primary}; missing: {}",
+        cluster.streaming().count(),
+        instances - 1,
+        absent.join(", ")
+    )
 }
 
 fn cache(platform: &Platform, world: &World) -> Finding {
@@ -228,6 +251,20 @@ fn cache(platform: &Platform, world: &World) -> Finding {
                 view.linked_replicas, view.primary
             ),
         );
+    }
+    if !view.blind.is_empty() {
+        let blind: Vec<_> = view.blind.iter().map(String::as_str).collect();
+        return Finding::bad(
+            Reason::NoQuorum,
+            format!(
+                "the Sentinels of {} do not know all replicas of {} yet",
+                blind.join(", "),
+                view.primary
+            ),
+        );
+    }
+    if let Some((reason, message)) = plan::redis::upkeep(platform, managed, world).finding {
+        return Finding::bad(reason, message);
     }
     Finding::good(
         Reason::Available,

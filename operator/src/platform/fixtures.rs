@@ -36,13 +36,11 @@ pub fn platform(spec: Value) -> Platform {
 pub fn running_pod(component: Component, name: &str) -> Pod {
     Pod {
         name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
         component: component.as_str().to_owned(),
         ip: Some("10.0.0.7".to_owned()),
         ready: true,
-        deleting: false,
-        ended: false,
-        problem: None,
-        last_words: None,
+        ..Pod::default()
     }
 }
 

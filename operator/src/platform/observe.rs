@@ -1,6 +1,7 @@
 //! Everything that decisions rest on, as one value: what the caches hold, and what Patroni, Sentinel and the API say about
 //! themselves right now. Reading is in `probe`; here is what is read.
 
+pub mod commands;
 pub mod deep;
 pub mod external;
 pub mod patroni;
@@ -8,19 +9,24 @@ pub mod pods;
 pub mod probe;
 pub mod secrets;
 pub mod sentinel;
+pub mod silence;
+pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crds::names::Component;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::commands::Commands;
 use self::deep::Deep;
 use self::external::Checked;
 use self::patroni::{Cluster, Member};
 use self::pods::{Pod, Problem};
 use self::secrets::Reference;
 use self::sentinel::Sentinel;
+use self::state::StateMap;
 use super::object::{Key, Kind};
 
 /// The observed world of one platform.
@@ -51,6 +57,12 @@ pub struct World {
     pub sentinel: Option<Sentinel>,
     /// What the API's own check says; `None` while no pod is ready, an error when none answered.
     pub deep: Option<Result<Deep, String>>,
+    /// Replicas that do not stream although there is a primary, and for how long that has been seen.
+    pub silent: BTreeMap<String, Duration>,
+    /// What was asked of Patroni and of volumes lately, and what runs still.
+    pub commands: Commands,
+    /// `ConfigMaps` in which Patroni keeps its state; `None` when this look did not ask for them.
+    pub patroni_state: Option<Vec<StateMap>>,
 }
 
 /// Why an object could not be made what it should be.

@@ -1,17 +1,29 @@
 //! What to do about a platform: a pure function of what was asked for and what was observed.
 
+pub mod actions;
+pub mod members;
 pub mod migration;
 pub mod nudge;
+pub mod parameters;
 pub mod pool;
+pub mod postgres;
 pub mod prune;
+pub mod redis;
+pub mod repair;
+pub mod rollout;
 pub mod scaling;
+pub mod state;
+pub mod switchover;
 pub mod tenure;
+pub mod upkeep;
+pub mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crds::names::{self, Component};
 
+use self::actions::Action;
 use self::migration::Migration;
 use self::prune::Deletion;
 use self::scaling::Replicas;
@@ -20,8 +32,7 @@ use super::assess::Assessment;
 use super::build::secrets::SecretRequest;
 use super::build::{
     api_config, api_deployment, api_service, hpa, ingress, migration_job, network_policies, pdb,
-    postgres_access, postgres_patroni, postgres_services, postgres_statefulset, redis_service,
-    redis_statefulset, secrets,
+    postgres_access, postgres_patroni, postgres_services, redis_service, secrets,
 };
 use super::object::{Key, Kind, Object};
 use super::observe::{World, secrets as held};
@@ -49,6 +60,8 @@ pub struct Plan {
     pub nudges: Vec<Key>,
     /// Objects that have no place any more.
     pub deletions: Vec<Deletion>,
+    /// What to do once, after the objects are applied.
+    pub actions: Vec<Action>,
     /// When to look again.
     pub requeue: Duration,
 }
@@ -64,11 +77,12 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
             tenures: Vec::new(),
             nudges: Vec::new(),
             deletions: Vec::new(),
+            actions: Vec::new(),
             requeue,
         };
     }
     let missing = |request: &SecretRequest| !world.secrets.contains_key(&request.name);
-    let mut objects = foundation(platform, &other_files(platform, world, assessment));
+    let (mut objects, actions) = foundation(platform, world, &other_files(platform, world, assessment));
     // What waits behind a gate is not applied yet, but an earlier version of it stays as it is.
     let mut keep: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
     let job = Key::new(Kind::Job, migration_job::name(platform, world));
@@ -83,6 +97,8 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
             .into_iter()
             .map(|name| Key::new(Kind::ConfigMap, name)),
     );
+    // A StatefulSet may be held back, but it is never a left-over while its component is managed.
+    keep.extend(sets(platform));
     let (tier, seed_replicas) = api_tier(platform, world);
     keep.extend(tier.iter().map(|object| object.key.clone()));
     let open = assessment.migrations.ok && is_supplied(platform, world);
@@ -114,13 +130,36 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
             .collect(),
         seed_replicas: seed_replicas.filter(|_| open),
         objects,
+        actions,
         requeue,
     }
 }
 
+/// The StatefulSets that belong to the platform.
+fn sets(platform: &Platform) -> Vec<Key> {
+    let managed = [
+        (
+            matches!(platform.database, Database::Managed(_)),
+            Component::Postgres,
+        ),
+        (matches!(platform.cache, Cache::Managed(_)), Component::Redis),
+    ];
+    managed
+        .into_iter()
+        .filter(|(managed, _)| *managed)
+        .map(|(_, component)| Key::new(Kind::StatefulSet, names::component(&platform.name, component)))
+        .collect()
+}
+
 /// Everything that waits for nothing: the database, the cache, configuration, access and isolation.
-fn foundation(platform: &Platform, other_files: &BTreeMap<String, String>) -> Vec<Object> {
-    let mut objects = Vec::new();
+fn foundation(
+    platform: &Platform,
+    world: &World,
+    other_files: &BTreeMap<String, String>,
+) -> (Vec<Object>, Vec<Action>) {
+    let (mut objects, mut actions) = (Vec::new(), Vec::new());
+    // Clients must find an instance as long as it may be the primary, also when it is about to go.
+    let mut listed = platform.clone();
     if platform.spec.network_policy.enabled {
         objects.extend(network_policies::build(platform));
     }
@@ -129,15 +168,22 @@ fn foundation(platform: &Platform, other_files: &BTreeMap<String, String>) -> Ve
         objects.push(postgres_patroni::build(platform, postgres));
         objects.extend(postgres_services::build(platform));
         objects.push(pdb::build(platform, Component::Postgres));
-        objects.push(postgres_statefulset::build(platform, postgres));
+        let upkeep = postgres::upkeep(platform, postgres, world);
+        objects.extend(upkeep.set);
+        actions.extend(upkeep.actions);
+        if let Database::Managed(listed) = &mut listed.database {
+            listed.instances = upkeep.members;
+        }
     }
     if let Cache::Managed(redis) = &platform.cache {
         objects.push(redis_service::build(platform));
         objects.push(pdb::build(platform, Component::Redis));
-        objects.push(redis_statefulset::build(platform, redis));
+        let upkeep = redis::upkeep(platform, redis, world);
+        objects.extend(upkeep.set);
+        actions.extend(upkeep.actions);
     }
-    objects.push(api_config::build(platform, other_files));
-    objects
+    objects.push(api_config::build(&listed, other_files));
+    (objects, actions)
 }
 
 /// Configuration of other releases, as long as not all pods are known to be of this one.

@@ -193,6 +193,8 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::Unschedulable
             | Reason::Unreachable
             | Reason::RolloutStuck
+            | Reason::VolumeNotExpandable
+            | Reason::ReplicaBroken
     )
 }
 

@@ -1,7 +1,7 @@
 //! From a `TankaPlatform` as stored to one in which nothing is missing and nothing contradicts itself. The API server has checked
 //! the same rules already; an object that was stored under an older definition is caught here.
 
-use crds::platform::postgres::{ExternalPostgres, ManagedPostgres};
+use crds::platform::postgres::{ExternalPostgres, ManagedPostgres, parameters};
 use crds::platform::redis::{ExternalRedis, ManagedRedis};
 use crds::{TankaPlatform, TankaPlatformSpec};
 use kube::ResourceExt;
@@ -87,20 +87,7 @@ pub fn validate(platform: &TankaPlatform, release: &Release) -> Result<Platform,
             "metadata.{field} is missing: the object was not read from the API server"
         ))
     };
-    let database = match (spec.postgres.managed.clone(), spec.postgres.external.clone()) {
-        (Some(managed), None) if [1, 3, 5].contains(&managed.instances) => Database::Managed(managed),
-        (Some(_), None) => {
-            return Err(Invalid(
-                "postgres.managed.instances must be 1, 3 or 5, so that a majority exists".to_owned(),
-            ));
-        }
-        (None, Some(external)) => Database::External(external),
-        _ => {
-            return Err(Invalid(
-                "set exactly one of postgres.managed and postgres.external".to_owned(),
-            ));
-        }
-    };
+    let database = database(&spec)?;
     let cache = match (spec.redis.managed.clone(), spec.redis.external.clone()) {
         (Some(managed), None) if [1, 3, 5].contains(&managed.replicas) => Cache::Managed(managed),
         (Some(_), None) => {
@@ -138,6 +125,25 @@ pub fn validate(platform: &TankaPlatform, release: &Release) -> Result<Platform,
         cache,
         spec,
     })
+}
+
+/// Who runs the database.
+fn database(spec: &TankaPlatformSpec) -> Result<Database, Invalid> {
+    match (spec.postgres.managed.clone(), spec.postgres.external.clone()) {
+        (Some(managed), None) if [1, 3, 5].contains(&managed.instances) => {
+            match parameters::refusal(&managed.parameters) {
+                Some(sentence) => Err(Invalid(sentence.to_owned())),
+                None => Ok(Database::Managed(managed)),
+            }
+        }
+        (Some(_), None) => Err(Invalid(
+            "postgres.managed.instances must be 1, 3 or 5, so that a majority exists".to_owned(),
+        )),
+        (None, Some(external)) => Ok(Database::External(external)),
+        _ => Err(Invalid(
+            "set exactly one of postgres.managed and postgres.external".to_owned(),
+        )),
+    }
 }
 
 /// An image that is named in the spec wins; else that of the release, with another version's tag where one is asked for.

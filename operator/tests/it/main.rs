@@ -7,6 +7,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod day_two;
 mod election;
 mod gitops;
 mod harness;

@@ -32,8 +32,8 @@ pub fn build(platform: &Platform) -> Vec<Object> {
     }
     if matches!(platform.cache, Cache::Managed(_)) {
         policies.push(policy(platform, Component::Redis, &json!([
-            {"from": [pods(Component::Redis), pods(Component::Api)], "ports": [port(names::REDIS_PORT)]},
-            {"from": [pods(Component::Redis), pods(Component::Api), operator()], "ports": [port(names::SENTINEL_PORT)]},
+            // The operator asks the primary which replicas are in step.
+            {"from": [pods(Component::Redis), pods(Component::Api), operator()], "ports": [port(names::REDIS_PORT), port(names::SENTINEL_PORT)]},
         ])));
     }
     policies

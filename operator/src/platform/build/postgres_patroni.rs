@@ -94,6 +94,10 @@ pub fn dynamic_part(postgres: &ManagedPostgres) -> Value {
         "failsafe_mode": true,
         "synchronous_mode": if postgres.synchronous == Synchronous::Async { json!("off") } else { json!("quorum") },
         "synchronous_mode_strict": postgres.synchronous == Synchronous::QuorumStrict,
+        // With five instances two replicas hold each write, so that a failover needs only three of the four others.
+        "synchronous_node_count": (postgres.instances / 2).max(1),
+        // The slot of a member that was scaled away holds log, and rows that vacuum could remove, for this long.
+        "member_slots_ttl": 600,
         "postgresql": {
             "use_pg_rewind": true,
             "use_slots": true,
@@ -117,8 +121,8 @@ fn parameters(postgres: &ManagedPostgres) -> BTreeMap<String, String> {
         // A replica that is gone for good must not fill the primary's volume.
         ("max_slot_wal_keep_size", "2GB"),
         ("wal_receiver_status_interval", "1s"),
-        // A replica that finds no stream yet asks again soon.
-        ("wal_retrieve_retry_interval", "500ms"),
+        // A replica that finds no stream yet asks again soon: after a switchover the first commit waits for it.
+        ("wal_retrieve_retry_interval", "200ms"),
         ("wal_receiver_timeout", "5s"),
         ("wal_sender_timeout", "5s"),
         ("password_encryption", "scram-sha-256"),

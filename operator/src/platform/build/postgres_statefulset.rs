@@ -19,7 +19,8 @@ pub fn build(platform: &Platform, postgres: &ManagedPostgres) -> Object {
             "serviceName": name,
             // Patroni orders its members itself; one that waits for another could wait for ever.
             "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "RollingUpdate"},
+            // Which pod is replaced when is decided in `plan::rollout`: replicas first, and none while another one is not in step.
+            "updateStrategy": {"type": "OnDelete"},
             "selector": {"matchLabels": metadata::selector(platform, Component::Postgres)},
             "persistentVolumeClaimRetentionPolicy": retention(platform.spec.deletion_policy),
             "template": template(platform, postgres, &name),
@@ -29,13 +30,14 @@ pub fn build(platform: &Platform, postgres: &ManagedPostgres) -> Object {
     Object::new(Kind::StatefulSet, name, manifest)
 }
 
-/// Volumes of members that were scaled away stay in any case: growing again finds them.
+/// Volumes of members that were scaled away go the way of those of a deleted platform. A member that comes back to a volume that
+/// stayed is rewound or copied anew.
 pub fn retention(policy: DeletionPolicy) -> Value {
-    let when_deleted = match policy {
+    let policy = match policy {
         DeletionPolicy::Retain => "Retain",
         DeletionPolicy::Delete => "Delete",
     };
-    json!({"whenDeleted": when_deleted, "whenScaled": "Retain"})
+    json!({"whenDeleted": policy, "whenScaled": policy})
 }
 
 /// The volume of each member.
@@ -57,7 +59,7 @@ fn template(platform: &Platform, postgres: &ManagedPostgres, name: &str) -> Valu
             "serviceAccountName": name,
             "automountServiceAccountToken": true,
             "enableServiceLinks": false,
-            "securityContext": pod::security_context(pod::POSTGRES_USER),
+            "securityContext": security_context(),
             "terminationGracePeriodSeconds": 60,
             "imagePullSecrets": pod::pull_secrets(platform),
             "topologySpreadConstraints": pod::spread(platform, Component::Postgres),
@@ -70,6 +72,17 @@ fn template(platform: &Platform, postgres: &ManagedPostgres, name: &str) -> Valu
             ],
         },
     })
+}
+
+/// A copy or a rewind that was under way when the primary's node went would otherwise wait for it for two hours.
+fn security_context() -> Value {
+    let mut context = pod::security_context(pod::POSTGRES_USER);
+    context["sysctls"] = json!([
+        {"name": "net.ipv4.tcp_keepalive_time", "value": "10"},
+        {"name": "net.ipv4.tcp_keepalive_intvl", "value": "5"},
+        {"name": "net.ipv4.tcp_keepalive_probes", "value": "3"},
+    ]);
+    context
 }
 
 fn container(platform: &Platform, postgres: &ManagedPostgres, secret: &str) -> Value {
@@ -115,6 +128,8 @@ fn environment(platform: &Platform, secret: &str) -> Value {
         pod::secret_env("PATRONI_SUPERUSER_PASSWORD", secret, secrets::SUPERUSER_PASSWORD),
         pod::secret_env("PATRONI_REWIND_PASSWORD", secret, secrets::SUPERUSER_PASSWORD),
         pod::secret_env("PATRONI_REPLICATION_PASSWORD", secret, secrets::REPLICATION_PASSWORD),
+        {"name": "PATRONI_RESTAPI_USERNAME", "value": secrets::PATRONI_USER},
+        pod::secret_env("PATRONI_RESTAPI_PASSWORD", secret, secrets::PATRONI_PASSWORD),
         pod::secret_env("TANKA_OWNER_PASSWORD", secret, secrets::OWNER_PASSWORD),
         pod::secret_env("TANKA_APP_PASSWORD", secret, secrets::APP_PASSWORD),
         pod::secret_env("TANKA_MONITOR_PASSWORD", secret, secrets::MONITOR_PASSWORD),

@@ -17,6 +17,10 @@ pub const OWNER_PASSWORD: &str = "owner-password";
 pub const APP_PASSWORD: &str = "app-password";
 /// Password of the role that monitoring uses.
 pub const MONITOR_PASSWORD: &str = "monitor-password";
+/// Password of the operator and of the members for changes through Patroni's API.
+pub const PATRONI_PASSWORD: &str = "patroni-password";
+/// Whom that password belongs to.
+pub const PATRONI_USER: &str = "tanka";
 /// Key of the Secret of Redis.
 pub const REDIS_PASSWORD: &str = "password";
 /// Key of the Secret of the API: keys the hashes of tokens.
@@ -50,6 +54,7 @@ pub fn requests(platform: &Platform) -> Vec<SecretRequest> {
             OWNER_PASSWORD,
             APP_PASSWORD,
             MONITOR_PASSWORD,
+            PATRONI_PASSWORD,
         ];
         requests.push(request(platform, Component::Postgres, KEYS));
     }

@@ -20,10 +20,14 @@ pub struct Problem {
 }
 
 /// A pod as decisions see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
     pub name: String,
+    /// Identity across deletion and re-creation.
+    pub uid: String,
+    /// Revision of its StatefulSet that it was made from.
+    pub revision: Option<String>,
     /// Value of the component label.
     pub component: String,
     /// Address, once it has one.
@@ -45,6 +49,8 @@ pub fn reduce(pod: &Value, now: Timestamp) -> Pod {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let name = text(&pod["metadata"]["name"]).unwrap_or_default();
     Pod {
+        uid: text(&pod["metadata"]["uid"]).unwrap_or_default(),
+        revision: text(&pod["metadata"]["labels"]["controller-revision-hash"]),
         component: text(&pod["metadata"]["labels"][names::COMPONENT_LABEL]).unwrap_or_default(),
         ip: text(&pod["status"]["podIP"]),
         ready: condition(pod, "Ready").is_some_and(|c| c["status"] == "True"),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crds::names::{self, Component};
 use crds::platform::DeletionPolicy;
-use futures::future::select_ok;
+use futures::future::{join_all, select_ok};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ use super::external::Checked;
 use super::patroni::Cluster;
 use super::pods::Pod;
 use super::secrets::Credentials;
-use super::sentinel::{Sentinel, pod_name};
+use super::sentinel::{self, Sentinel, View, pod_name};
+use super::state::StateMap;
 use super::{World, pods, secrets as held};
 use crate::platform::build::{metadata, postgres_access, secrets};
 use crate::platform::cache::NamespaceCache;
@@ -174,6 +176,22 @@ impl Probe {
         timeout(PROBE_TIMEOUT, self.get_json(&url)).await.ok()?.ok()
     }
 
+    /// The `ConfigMaps` that an earlier Patroni has left behind.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn left_behind(&self, platform: &Platform) -> Result<Vec<StateMap>, kube::Error> {
+        let scope = names::component(&platform.name, Component::Postgres);
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &platform.namespace);
+        let selector = format!("{}={scope}", names::PATRONI_SCOPE_LABEL);
+        let found = bounded(api.list(&ListParams::default().labels(&selector))).await?;
+        let maps = found.items.into_iter().map(|map| StateMap {
+            name: map.name_any(),
+            uid: map.uid().unwrap_or_default(),
+        });
+        Ok(maps.collect())
+    }
+
     /// Why pods that should exist do not. Deployments say it in a condition, the others only in an event.
     async fn refusals(
         &self,
@@ -247,6 +265,10 @@ impl Probe {
             if let Some(address) = leader.and_then(|leader| url(leader, "/primary")) {
                 cluster.writable = self.succeeds(&address).await;
             }
+            if let Some(address) = url(pod, "/config") {
+                let config = timeout(PROBE_TIMEOUT, self.get_json::<Value>(&address)).await;
+                cluster.config = config.ok().and_then(Result::ok).filter(Value::is_object);
+            }
             return Some(cluster);
         }
         None
@@ -303,13 +325,33 @@ impl Probe {
             return None;
         }
         let password = password?;
-        for pod in world.pods_of(Component::Redis) {
-            let Some(ip) = &pod.ip else { continue };
-            if let Ok(Ok(view)) = timeout(PROBE_TIMEOUT, ask_sentinel(ip, &password)).await {
-                return Some(view);
+        let questions = world.pods_of(Component::Redis).map(|pod| {
+            let password = &password;
+            async move {
+                let view = match &pod.ip {
+                    Some(ip) => timeout(PROBE_TIMEOUT, ask_sentinel(ip, password)).await.ok(),
+                    None => None,
+                };
+                (pod.name.clone(), view.and_then(Result::ok))
             }
-        }
-        None
+        });
+        let views: BTreeMap<_, _> = join_all(questions).await.into_iter().collect();
+        let seen = sentinel::merge(&views, BTreeSet::new())?;
+        let primary = world
+            .pods_of(Component::Redis)
+            .find(|pod| pod.name == seen.primary)
+            .and_then(|pod| pod.ip.as_deref());
+        let in_step = match primary {
+            Some(ip) => timeout(PROBE_TIMEOUT, ask_primary(ip, &password))
+                .await
+                .ok()
+                .and_then(Result::ok),
+            None => None,
+        };
+        Some(Sentinel {
+            in_step: in_step.unwrap_or_default(),
+            ..seen
+        })
     }
 }
 
@@ -358,13 +400,31 @@ fn lacks_pods(world: &World, object: &Value, component: &str) -> bool {
     (present as u64) < wanted
 }
 
-async fn ask_sentinel(ip: &str, password: &str) -> redis::RedisResult<Sentinel> {
-    let address = redis::ConnectionAddr::Tcp(ip.to_owned(), names::SENTINEL_PORT);
+async fn connect(
+    ip: &str,
+    port: u16,
+    password: &str,
+) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    let address = redis::ConnectionAddr::Tcp(ip.to_owned(), port);
     let settings = redis::RedisConnectionInfo::default().set_password(password);
     let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(settings);
-    let mut connection = redis::Client::open(info)?
+    redis::Client::open(info)?
         .get_multiplexed_async_connection()
+        .await
+}
+
+/// Replicas that the primary itself counts as in step.
+async fn ask_primary(ip: &str, password: &str) -> redis::RedisResult<BTreeSet<String>> {
+    let mut connection = connect(ip, names::REDIS_PORT, password).await?;
+    let info: String = redis::cmd("INFO")
+        .arg("replication")
+        .query_async(&mut connection)
         .await?;
+    Ok(sentinel::online_replicas(&info))
+}
+
+async fn ask_sentinel(ip: &str, password: &str) -> redis::RedisResult<View> {
+    let mut connection = connect(ip, names::SENTINEL_PORT, password).await?;
     let name = names::REDIS_MASTER_NAME;
     let master: BTreeMap<String, String> = redis::cmd("SENTINEL")
         .arg("MASTER")
@@ -381,20 +441,33 @@ async fn ask_sentinel(ip: &str, password: &str) -> redis::RedisResult<Sentinel> 
         .arg(name)
         .query_async(&mut connection)
         .await;
-    let flags: BTreeSet<&str> = master
-        .get("flags")
-        .map(|flags| flags.split(',').collect())
-        .unwrap_or_default();
-    Ok(Sentinel {
+    let down = |entry: &BTreeMap<String, String>| {
+        let flags = entry.get("flags").map(String::as_str).unwrap_or_default();
+        flags
+            .split(',')
+            .any(|flag| matches!(flag, "s_down" | "o_down" | "disconnected"))
+    };
+    let linked = |entry: &&BTreeMap<String, String>| {
+        entry
+            .get("master-link-status")
+            .is_some_and(|status| status == "ok")
+            && !down(entry)
+    };
+    Ok(View {
+        epoch: master
+            .get("config-epoch")
+            .and_then(|epoch| epoch.parse().ok())
+            .unwrap_or(0),
         primary: master
             .get("ip")
             .map(|address| pod_name(address))
             .unwrap_or_default(),
         quorum_problem: quorum.err().map(|error| error.to_string()),
-        primary_up: !flags.contains("s_down") && !flags.contains("o_down"),
-        linked_replicas: replicas
+        primary_up: !down(&master),
+        replicas: replicas
             .iter()
-            .filter(|r| r.get("master-link-status").is_some_and(|status| status == "ok"))
-            .count(),
+            .filter(linked)
+            .filter_map(|replica| replica.get("ip").map(|address| pod_name(address)))
+            .collect(),
     })
 }

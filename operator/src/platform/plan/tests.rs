@@ -27,12 +27,13 @@ fn writable() -> World {
         role: "leader".to_owned(),
         state: "running".to_owned(),
         timeline: Some(1),
-        lag: None,
+        ..Member::default()
     };
     World {
         patroni: Some(Cluster {
             members: vec![primary],
             writable: true,
+            ..Cluster::default()
         }),
         pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         ..World::default()

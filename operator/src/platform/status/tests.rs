@@ -20,6 +20,7 @@ fn member(ordinal: u8, role: &str, state: &str) -> Member {
         state: state.to_owned(),
         timeline: Some(1),
         lag: Some(0),
+        ..Member::default()
     }
 }
 
@@ -54,6 +55,7 @@ fn healthy(platform: &Platform) -> World {
         patroni: Some(Cluster {
             members,
             writable: true,
+            ..Cluster::default()
         }),
         pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
         sentinel: Some(Sentinel {
@@ -61,6 +63,7 @@ fn healthy(platform: &Platform) -> World {
             quorum_problem: None,
             primary_up: true,
             linked_replicas: 2,
+            ..Sentinel::default()
         }),
         deep: Some(Ok(Deep {
             write: works(),
@@ -186,6 +189,7 @@ fn an_image_that_cannot_be_pulled_stalls_by_name() {
             message: "image tanka/api:9.9 cannot be pulled".to_owned(),
         }),
         last_words: None,
+        ..Pod::default()
     });
     let status = look(&platform, &world, &TankaPlatformStatus::default(), 0);
     let ready = find(&status, "Ready").unwrap();
