@@ -58,6 +58,73 @@ pub const KINDS: [(&str, &str); 12] = [
     ("networking.k8s.io/v1", "ingresses"),
 ];
 
+/// Harm to one field of an object: group, plural and name; the merge patch; the field.
+const HARMS: [(&str, &str, &str, &str, &str); 9] = [
+    (
+        "v1",
+        "configmaps",
+        "acme-api-config",
+        r#"{"data": {"tanka.yaml": "broken"}}"#,
+        "/data/tanka.yaml",
+    ),
+    (
+        "v1",
+        "services",
+        "acme-api",
+        r#"{"spec": {"selector": {"example.com/no-such": "pod"}}}"#,
+        "/spec/selector",
+    ),
+    (
+        "apps/v1",
+        "deployments",
+        "acme-api",
+        r#"{"spec": {"progressDeadlineSeconds": 7}}"#,
+        "/spec/progressDeadlineSeconds",
+    ),
+    (
+        "autoscaling/v2",
+        "horizontalpodautoscalers",
+        "acme-api",
+        r#"{"spec": {"maxReplicas": 9}}"#,
+        "/spec/maxReplicas",
+    ),
+    (
+        "rbac.authorization.k8s.io/v1",
+        "roles",
+        "acme-postgres",
+        r#"{"rules": []}"#,
+        "/rules",
+    ),
+    (
+        "rbac.authorization.k8s.io/v1",
+        "rolebindings",
+        "acme-postgres",
+        r#"{"subjects": [{"kind": "ServiceAccount", "name": "acme-postgres", "namespace": "NAMESPACE"}, {"kind": "ServiceAccount", "name": "default", "namespace": "NAMESPACE"}]}"#,
+        "/subjects",
+    ),
+    (
+        "networking.k8s.io/v1",
+        "networkpolicies",
+        "acme-redis",
+        r#"{"spec": {"ingress": [{}]}}"#,
+        "/spec/ingress",
+    ),
+    (
+        "networking.k8s.io/v1",
+        "ingresses",
+        "acme-api",
+        r#"{"spec": {"rules": [{"host": "evil.example.com"}]}}"#,
+        "/spec/rules/0/host",
+    ),
+    (
+        "policy/v1",
+        "poddisruptionbudgets",
+        "acme-postgres",
+        r#"{"spec": {"selector": {"matchLabels": {"app": "none"}}}}"#,
+        "/spec/selector/matchLabels",
+    ),
+];
+
 /// A platform that has an object of every kind.
 fn complete() -> Value {
     specs::with(
@@ -157,75 +224,8 @@ async fn changed(ground: &Ground<'_>) -> Result<()> {
         );
         number += 1;
     }
-    let fields: [(&str, &str, &str, Value, &str); 9] = [
-        (
-            "v1",
-            "configmaps",
-            "acme-api-config",
-            json!({"data": {"tanka.yaml": "broken"}}),
-            "/data/tanka.yaml",
-        ),
-        (
-            "v1",
-            "services",
-            "acme-api",
-            json!({"spec": {"selector": {"example.com/no-such": "pod"}}}),
-            "/spec/selector",
-        ),
-        (
-            "apps/v1",
-            "deployments",
-            "acme-api",
-            json!({"spec": {"progressDeadlineSeconds": 7}}),
-            "/spec/progressDeadlineSeconds",
-        ),
-        (
-            "autoscaling/v2",
-            "horizontalpodautoscalers",
-            "acme-api",
-            json!({"spec": {"maxReplicas": 9}}),
-            "/spec/maxReplicas",
-        ),
-        (
-            "rbac.authorization.k8s.io/v1",
-            "roles",
-            "acme-postgres",
-            json!({"rules": []}),
-            "/rules",
-        ),
-        (
-            "rbac.authorization.k8s.io/v1",
-            "rolebindings",
-            "acme-postgres",
-            json!({"subjects": [
-                {"kind": "ServiceAccount", "name": "acme-postgres", "namespace": ground.namespace},
-                {"kind": "ServiceAccount", "name": "default", "namespace": ground.namespace},
-            ]}),
-            "/subjects",
-        ),
-        (
-            "networking.k8s.io/v1",
-            "networkpolicies",
-            "acme-redis",
-            json!({"spec": {"ingress": [{}]}}),
-            "/spec/ingress",
-        ),
-        (
-            "networking.k8s.io/v1",
-            "ingresses",
-            "acme-api",
-            json!({"spec": {"rules": [{"host": "evil.example.com"}]}}),
-            "/spec/rules/0/host",
-        ),
-        (
-            "policy/v1",
-            "poddisruptionbudgets",
-            "acme-postgres",
-            json!({"spec": {"selector": {"matchLabels": {"app": "none"}}}}),
-            "/spec/selector/matchLabels",
-        ),
-    ];
-    for (group, plural, object, harm, field) in fields {
+    for (group, plural, object, harm, field) in HARMS {
+        let harm = serde_json::from_str(&harm.replace("NAMESPACE", &ground.namespace))?;
         let path = ground.object(group, plural, object);
         let before = ground.kubernetes.get(&path).await?;
         slowest = slowest.max(mended(ground, &path, &before, &harm, field).await?);
