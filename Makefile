@@ -6,7 +6,7 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full e2e lint generate build images kubeconfig status bench
+.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: deps ## all layers of tests
 test-full: test ## tests, and the scenarios and campaigns that take longer
 	@$(CARGO) e2e scenarios
 	@$(CARGO) e2e campaign
+
+sweep: deps ## the operator under faults at each of its requests, against a real API server
+	@$(CARGO) e2e sweep
 
 e2e: deps ## all end-to-end scenarios, or those in NAMES, on a cluster of three nodes
 	@$(CARGO) e2e scenarios $(NAMES)

@@ -28,6 +28,8 @@ pub enum Command {
     Demo,
     /// All layers of tests, in order.
     Test,
+    /// The operator under faults at each of its requests.
+    Sweep,
     /// The end-to-end layer of the tests alone; its cluster stays up.
     Slice,
     /// Named end-to-end scenarios on a cluster of three nodes.

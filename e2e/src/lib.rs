@@ -31,6 +31,7 @@ pub mod services;
 pub mod slice;
 pub mod stage;
 pub mod suite;
+pub mod sweep;
 pub mod transcript;
 pub mod writer;
 
@@ -46,6 +47,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev => done(dev::run(&paths).await),
         Command::Lint => done(lint::run(&paths).await),
         Command::Test => done(suite::run(&paths).await),
+        Command::Sweep => done(sweep::run(&paths).await),
         Command::Slice => done(suite::slice(&paths).await),
         Command::Bench => done(bench::run(&paths).await),
         Command::Scenarios(command) => scenarios::args::run(&paths, command).await,

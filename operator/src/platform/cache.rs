@@ -9,7 +9,7 @@ use crds::TankaPlatform;
 use crds::names;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, TryStreamExt};
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DynamicObject, TypeMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -140,12 +140,19 @@ fn watch_kind(
 ) -> (Store<DynamicObject>, BoxStream<'static, String>) {
     let resource = kind.api_resource();
     let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    // Lists leave out of each item what the list itself says. Without it nothing that was listed would equal what we send, and a
+    // process that has just started would send everything at every look.
+    let types = TypeMeta {
+        api_version: resource.api_version.clone(),
+        kind: resource.kind.clone(),
+    };
     let writer = reflector::store::Writer::new(resource);
     let store = writer.as_reader();
     let selector = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
     let stream = watcher(api, watcher::Config::default().labels(&selector))
         .default_backoff()
         .modify(move |object| {
+            object.types = Some(types.clone());
             // Who owns which field matters only where an autoscaler takes a field over.
             if kind != Kind::Deployment {
                 object.metadata.managed_fields = None;

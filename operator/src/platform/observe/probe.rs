@@ -408,8 +408,12 @@ async fn connect(
     let address = redis::ConnectionAddr::Tcp(ip.to_owned(), port);
     let settings = redis::RedisConnectionInfo::default().set_password(password);
     let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(settings);
+    // The whole question has a bound already; a shorter one for each part of it would call a busy member absent.
+    let patient = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
     redis::Client::open(info)?
-        .get_multiplexed_async_connection()
+        .get_multiplexed_async_connection_with_config(&patient)
         .await
 }
 

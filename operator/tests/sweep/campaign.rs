@@ -1,0 +1,339 @@
+//! All faults of all workloads: which there are, and running them, several at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use tokio::time::timeout;
+
+use crate::digest;
+use crate::fault::{Fault, Identity, Injection, Point, ProbeFault, WatchFault};
+use crate::journal::Entry;
+use crate::stage::{Lab, Reference, Report, Stage};
+use crate::workload::Workload;
+
+/// Runs at the same time.
+pub const PARALLEL: usize = 8;
+/// Runs after which a stage is left, so that all stages are busy to the end.
+const ON_ONE_STAGE: usize = 12;
+/// A run that takes longer hangs.
+const LONGEST: Duration = Duration::from_mins(3);
+
+/// A fault of a workload.
+pub struct Plan<'a> {
+    /// The workload.
+    pub workload: &'a Workload,
+    /// How it ends without faults.
+    pub reference: &'a Reference,
+    /// What goes wrong.
+    pub injection: Injection,
+}
+
+/// What a campaign came to.
+#[derive(Default)]
+pub struct Tally {
+    /// Runs by workload.
+    pub workloads: BTreeMap<&'static str, usize>,
+    /// Runs by kind of fault.
+    pub kinds: BTreeMap<String, usize>,
+    /// Runs in which the fault found nothing to strike.
+    pub missed: Vec<String>,
+    /// What failed: workload, kind of fault, and what was wrong.
+    pub failures: Vec<(&'static str, String, String)>,
+    /// How long each run took from the beginning of the workload to its end.
+    pub times: Vec<Duration>,
+    /// How long all took.
+    pub took: Duration,
+}
+
+/// Runs each workload twice without faults.
+pub async fn references<'a>(lab: &Lab, workloads: &'a [Workload]) -> Vec<(&'a Workload, Reference)> {
+    let runs = workloads.iter().map(|workload| async move {
+        let (one, other) = (undisturbed(lab, workload).await, undisturbed(lab, workload).await);
+        assert_eq!(one.lives, other.lives, "{} is not the same twice", workload.name);
+        let mask = digest::mask(&one.digest, &other.digest);
+        if !mask.is_empty() {
+            println!("{}: differs without a fault: {mask:?}", workload.name);
+        }
+        (workload, Reference { report: one, mask })
+    });
+    stream::iter(runs).buffered(PARALLEL).collect().await
+}
+
+async fn undisturbed(lab: &Lab, workload: &Workload) -> Report {
+    let stage = match Stage::open(lab, workload).await {
+        Ok(stage) => stage,
+        Err(failure) => panic!("{} cannot begin, without any fault: {failure}", workload.name),
+    };
+    let report = stage.play(None, None).await;
+    stage.close().await;
+    assert!(
+        report.failures.is_empty(),
+        "{} fails without any fault: {:#?}",
+        workload.name,
+        report.failures
+    );
+    report
+}
+
+/// All faults of a workload.
+pub fn plans<'a>(workload: &'a Workload, reference: &'a Reference) -> Vec<Plan<'a>> {
+    let mut counts: BTreeMap<Identity, Vec<&Entry>> = BTreeMap::new();
+    for entry in &reference.report.entries {
+        counts.entry(entry.call.identity.clone()).or_default().push(entry);
+    }
+    let mut injections = Vec::new();
+    for (identity, entries) in &counts {
+        for nth in 0..entries.len().min(2) {
+            let versions: BTreeSet<u64> = entries.iter().map(|entry| entry.answer).collect();
+            let faults = faults_of(identity, versions.len() > 1 && nth > 0, workload);
+            let point = |nth| Point {
+                identity: identity.clone(),
+                nth,
+            };
+            injections.extend(
+                faults
+                    .into_iter()
+                    .map(|fault| Injection::Request(point(nth), fault)),
+            );
+        }
+    }
+    for (resource, ..) in crate::view::RESOURCES.iter().filter(|row| row.0 != "secrets") {
+        let kinds = [
+            WatchFault::Stall,
+            WatchFault::Cut,
+            WatchFault::Gone,
+            WatchFault::Garbage,
+        ];
+        injections.extend(kinds.map(|fault| Injection::Watch((*resource).to_owned(), fault)));
+    }
+    let probes = [ProbeFault::Silence, ProbeFault::Garbage, ProbeFault::Closed];
+    injections.extend(probes.map(Injection::Probe));
+    injections
+        .into_iter()
+        .map(|injection| Plan {
+            workload,
+            reference,
+            injection,
+        })
+        .collect()
+}
+
+/// What can happen to a request.
+fn faults_of(identity: &Identity, has_older: bool, workload: &Workload) -> Vec<Fault> {
+    use Fault::{
+        CrashAfter, CrashBefore, Delay, ErrorAfter, ErrorBefore, Hang, Outage, ResetAfter, ResetBefore,
+        StaleRead, TimeTravel, Truncate,
+    };
+    let mut faults = match identity.verb {
+        "list" => vec![
+            CrashAfter,
+            ErrorBefore(500),
+            ErrorBefore(403),
+            ResetBefore,
+            Truncate,
+            Delay,
+        ],
+        "get" => vec![
+            CrashBefore,
+            CrashAfter,
+            ErrorBefore(500),
+            ErrorBefore(429),
+            ResetBefore,
+            Truncate,
+            Hang,
+            Delay,
+        ],
+        _ if identity.resource == "events" => {
+            vec![CrashBefore, CrashAfter, ErrorBefore(403), ErrorAfter(504), Hang]
+        }
+        _ => vec![
+            CrashBefore,
+            CrashAfter,
+            TimeTravel,
+            ErrorBefore(500),
+            ErrorBefore(429),
+            ErrorBefore(409),
+            ErrorBefore(403),
+            ErrorAfter(504),
+            ErrorAfter(500),
+            ResetBefore,
+            ResetAfter,
+            Hang,
+            Delay,
+            Truncate,
+            Outage,
+        ],
+    };
+    if has_older && identity.verb == "get" {
+        faults.push(StaleRead);
+    }
+    faults.retain(|fault| match fault {
+        CrashBefore | CrashAfter => !workload.needs_memory,
+        TimeTravel => !workload.needs_memory && !workload.before.is_empty(),
+        _ => true,
+    });
+    faults
+}
+
+/// So many of them, evenly spread.
+pub fn sample(plans: Vec<Plan<'_>>, wanted: usize) -> Vec<Plan<'_>> {
+    let (total, wanted) = (plans.len().max(1), wanted.min(plans.len()));
+    let picked = |index: usize| index * wanted / total != (index + 1) * wanted / total;
+    plans
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| picked(*index))
+        .map(|(_, plan)| plan)
+        .collect()
+}
+
+/// Runs plans, those of a workload one after the other on the same stage while it lasts. Ends early at `enough` failures.
+pub async fn run(lab: &Lab, plans: Vec<Plan<'_>>, parallel: usize, enough: usize) -> Tally {
+    let begun = Instant::now();
+    let total = plans.len();
+    let tally = Mutex::new(Tally::default());
+    let mut queues: Vec<(&Workload, Vec<Plan<'_>>)> = Vec::new();
+    for plan in plans {
+        match queues.last_mut() {
+            Some((workload, queue)) if workload.name == plan.workload.name && queue.len() < ON_ONE_STAGE => {
+                queue.push(plan);
+            }
+            _ => queues.push((plan.workload, vec![plan])),
+        }
+    }
+    stream::iter(queues)
+        .for_each_concurrent(parallel, |(workload, queue)| {
+            let tally = &tally;
+            async move {
+                let mut stage = None;
+                for plan in queue {
+                    if tally.lock().unwrap().failures.len() >= enough {
+                        break;
+                    }
+                    let report = timeout(LONGEST, perform(lab, &mut stage, workload, &plan)).await;
+                    let report = report.unwrap_or_else(|_| Err("it never ends".to_owned()));
+                    if report.as_ref().is_ok_and(|report| !report.failures.is_empty()) || report.is_err() {
+                        // What a failed run leaves behind is no place to begin.
+                        if let Some(stage) = stage.take() {
+                            stage.close().await;
+                        }
+                    }
+                    let mut tally = tally.lock().unwrap();
+                    tally.add(workload.name, &plan.injection, report);
+                    let done = tally.times.len();
+                    if done.is_multiple_of(50) {
+                        let failed = tally.failures.len();
+                        println!(
+                            "{done} of {total} after {:.0} s, {failed} failed",
+                            begun.elapsed().as_secs_f64()
+                        );
+                    }
+                }
+                if let Some(stage) = stage {
+                    stage.close().await;
+                }
+            }
+        })
+        .await;
+    let mut tally = tally.into_inner().unwrap();
+    tally.took = begun.elapsed();
+    tally
+}
+
+/// Runs a plan, on the stage that is there if it can be brought back to the beginning.
+async fn perform<'a>(
+    lab: &'a Lab,
+    stage: &mut Option<Stage<'a>>,
+    workload: &'a Workload,
+    plan: &Plan<'_>,
+) -> Result<Report, String> {
+    if let Some(used) = stage.take() {
+        if used.reset().await {
+            *stage = Some(used);
+        } else {
+            used.close().await;
+        }
+    }
+    let fresh = match stage.take() {
+        Some(ready) => ready,
+        None => Stage::open(lab, workload)
+            .await
+            .map_err(|failure| format!("cannot begin: {failure}"))?,
+    };
+    let report = fresh.play(Some(&plan.injection), Some(plan.reference)).await;
+    *stage = Some(fresh);
+    Ok(report)
+}
+
+impl Tally {
+    fn add(&mut self, workload: &'static str, injection: &Injection, report: Result<Report, String>) {
+        *self.workloads.entry(workload).or_default() += 1;
+        *self.kinds.entry(injection.kind()).or_default() += 1;
+        let failures = match report {
+            Ok(report) => {
+                if !report.fired && !matches!(injection, Injection::Probe(_)) {
+                    self.missed.push(format!("{workload}: {injection}"));
+                }
+                self.times.push(report.took);
+                report.failures
+            }
+            Err(failure) => vec![failure],
+        };
+        if !failures.is_empty() {
+            let what = format!("{injection}\n    {}", failures.join("\n    "));
+            println!("FAILED {workload}: {what}");
+            self.failures.push((workload, injection.kind(), what));
+        }
+    }
+
+    /// A table for people.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let failed = |check: &dyn Fn(&(&'static str, String, String)) -> bool| {
+            self.failures.iter().filter(|failure| check(failure)).count()
+        };
+        let _ = writeln!(text, "\n{:<36} {:>6} {:>7}", "workload", "runs", "failed");
+        for (name, count) in &self.workloads {
+            let _ = writeln!(
+                text,
+                "{name:<36} {count:>6} {:>7}",
+                failed(&|failure| failure.0 == *name)
+            );
+        }
+        let _ = writeln!(text, "\n{:<36} {:>6} {:>7}", "fault", "runs", "failed");
+        for (kind, count) in &self.kinds {
+            let _ = writeln!(
+                text,
+                "{kind:<36} {count:>6} {:>7}",
+                failed(&|failure| failure.1 == *kind)
+            );
+        }
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let at = |share: f64| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "an index"
+            )]
+            let index = ((times.len() as f64 - 1.0) * share).max(0.0) as usize;
+            times.get(index).copied().unwrap_or_default().as_secs_f64()
+        };
+        let runs: usize = self.workloads.values().sum();
+        let _ = writeln!(
+            text,
+            "\n{runs} runs in {:.0} s, {} failed; {} faults found nothing to strike\nfrom the change to its end: p50 {:.1} s, p99 {:.1} s, longest {:.1} s",
+            self.took.as_secs_f64(),
+            self.failures.len(),
+            self.missed.len(),
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+        text
+    }
+}
