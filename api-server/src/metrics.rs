@@ -187,11 +187,11 @@ impl HttpMetrics {
     }
 }
 
-/// One PostgreSQL instance, by its configured name.
+/// One PostgreSQL instance, by its configured name. Not `instance`: that label belongs to whoever scrapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct InstanceLabels {
     /// Configured name.
-    pub instance: String,
+    pub server: String,
 }
 
 /// Where a read went and why.
@@ -235,6 +235,10 @@ pub struct DatabaseMetrics {
     pub primary: Family<InstanceLabels, Gauge>,
     /// How old what a replica serves can be.
     pub lag: Family<InstanceLabels, SecondsGauge>,
+    /// Connections of all clients to an instance.
+    pub connections: Family<InstanceLabels, Gauge>,
+    /// Connections that an instance allows.
+    pub connections_limit: Family<InstanceLabels, Gauge>,
     /// Times that an instance was taken out of reading.
     pub ejections: Family<InstanceLabels, Counter>,
     /// Reads.
@@ -263,6 +267,8 @@ impl DatabaseMetrics {
             up: Family::default(),
             primary: Family::default(),
             lag: Family::default(),
+            connections: Family::default(),
+            connections_limit: Family::default(),
             ejections: Family::default(),
             reads: Family::default(),
             writes: Family::default(),
@@ -285,6 +291,16 @@ impl DatabaseMetrics {
             "replica_lag_seconds",
             "Age of what a replica would serve",
             m.lag.clone(),
+        );
+        r.register(
+            "connections",
+            "Connections of all clients to an instance",
+            m.connections.clone(),
+        );
+        r.register(
+            "connections_limit",
+            "Connections that an instance allows",
+            m.connections_limit.clone(),
         );
         r.register(
             "ejections",

@@ -114,5 +114,19 @@ names! {
         ApplyFailed,
         /// The operator has failed by a defect of its own.
         InternalError,
+        /// Rules are in a ConfigMap, because prometheus-operator is not installed.
+        ConfigMapsUsed,
+        /// An older Ingress routes the host already.
+        HostConflict,
+        /// There is no such IngressClass.
+        IngressClassMissing,
+        /// cert-manager has not issued the certificate yet.
+        CertificatePending,
+        /// No controller has given the Ingress an address yet.
+        AddressPending,
+        /// The cluster has no Gateway API.
+        GatewayApiMissing,
+        /// The Gateway does not take the route.
+        RouteNotAccepted,
     }
 }

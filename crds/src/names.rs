@@ -60,6 +60,8 @@ pub enum Component {
     Api,
     /// Schema migration.
     Migration,
+    /// Alerts and dashboards.
+    Monitoring,
 }
 
 impl Component {
@@ -70,6 +72,7 @@ impl Component {
             Self::Redis => "redis",
             Self::Api => "api",
             Self::Migration => "migrate",
+            Self::Monitoring => "monitoring",
         }
     }
 }
@@ -97,6 +100,16 @@ pub fn api_config(platform: &str) -> String {
 /// ConfigMap with Patroni's configuration.
 pub fn postgres_config(platform: &str) -> String {
     format!("{platform}-postgres-patroni")
+}
+
+/// Rules of a platform: name of their PrometheusRule, or of their ConfigMap.
+pub fn alerts(platform: &str) -> String {
+    format!("{platform}-alerts")
+}
+
+/// ConfigMap with Grafana dashboards.
+pub fn dashboards(platform: &str) -> String {
+    format!("{platform}-dashboards")
 }
 
 /// Stable DNS name of member `ordinal` of a StatefulSet behind a headless service of the same name.

@@ -26,6 +26,8 @@ pub enum Command {
     Services(ServicesCommand),
     /// From nothing to a platform that answers, shown step by step.
     Demo,
+    /// Alerting rules and dashboards alone, under promtool.
+    Alerts,
     /// All layers of tests, in order.
     Test,
     /// The operator under faults at each of its requests.

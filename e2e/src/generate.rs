@@ -1,5 +1,5 @@
-//! `make generate`: files that are made from code and committed: the custom resource's definition, the API's description, and what
-//! the SQL statements were checked against.
+//! `make generate`: files that are made from code and committed: the custom resource's definition, alerting rules, the API's
+//! description, and what the SQL statements were checked against.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +18,11 @@ use crate::services::Platform;
 const DEADLINE: Duration = Duration::from_mins(30);
 
 /// A generated file, the binary that prints it, and with what argument.
-const GENERATED: [(&str, &str, Option<&str>); 2] = [
+const GENERATED: [(&str, &str, Option<&str>); 5] = [
     ("crds/generated/tankaplatforms.tanka.dev.yaml", "crdgen", None),
+    ("config/alerts/platform.yaml", "rulegen", Some("platform")),
+    ("config/alerts/operator.yaml", "rulegen", Some("operator")),
+    ("config/monitoring/operator.yaml", "rulegen", Some("manifests")),
     ("api-server/openapi.json", "tanka-api", Some("openapi")),
 ];
 

@@ -10,6 +10,7 @@ use crate::{
     paths::Paths,
 };
 
+pub mod alerts;
 pub mod args;
 pub mod bench;
 pub mod client;
@@ -46,6 +47,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Kubeconfig => done(demo::kubeconfig(&paths).await),
         Command::Dev => done(dev::run(&paths).await),
         Command::Lint => done(lint::run(&paths).await),
+        Command::Alerts => done(alerts::run(&paths).await),
         Command::Test => done(suite::run(&paths).await),
         Command::Sweep => done(sweep::run(&paths).await),
         Command::Slice => done(suite::slice(&paths).await),

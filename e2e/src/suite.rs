@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::stage::Steps;
-use crate::{demo, scenarios, slice};
+use crate::{alerts, demo, scenarios, slice};
 
 /// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
 const CLUSTER: &str = "tanka-test";
@@ -87,6 +87,9 @@ async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
             ),
         )
         .await?;
+    steps
+        .run("alerts and dashboards under promtool", alerts::run(paths))
+        .await?;
     let cluster = steps
         .run("build the cluster's programs", Cluster::build(paths, CLUSTER))
         .await?;
@@ -126,7 +129,7 @@ async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
             .await?;
         let kubeconfig = cluster.kubeconfig().await?;
         let line = format!(
-            "TANKA_TEST_KUBECONFIG={} cargo test -p operator --test it",
+            "export TANKA_TEST_KUBECONFIG={}; cargo test -p operator --test it && cargo test -p operator --test optional",
             kubeconfig.display()
         );
         shell(paths, &line).await

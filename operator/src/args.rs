@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Form of log lines.
     #[arg(long, env = "TANKA_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
+    /// Where the runbooks of alerts are: a URL, to which the name of a page is added.
+    #[arg(long, env = "TANKA_RUNBOOKS_URL", default_value = crate::alerts::RUNBOOKS)]
+    pub runbooks_url: String,
     /// Images of the release.
     #[command(flatten)]
     pub images: ImageArguments,
@@ -83,6 +86,7 @@ impl Arguments {
             api_server: self.images.api_server_image.clone(),
             postgres: self.images.postgres_image.clone(),
             redis: self.images.redis_image.clone(),
+            runbooks: self.runbooks_url.clone(),
         }
     }
 

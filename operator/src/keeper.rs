@@ -110,7 +110,7 @@ fn context(arguments: &Arguments, client: &Client, metrics: &Metrics, pending: P
     let recorder = Recorder::new(client.clone(), source);
     Context {
         release: arguments.release(),
-        caches: Caches::new(client.clone(), pending.clone()),
+        caches: Caches::new(client.clone(), pending.clone(), arguments.namespaces().is_empty()),
         pending,
         probe: Probe::new(client.clone()),
         grants: Grants::new(client.clone(), metrics.clone(), arguments.grant()),

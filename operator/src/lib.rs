@@ -1,5 +1,6 @@
 //! The operator: turns a `TankaPlatform` into a running platform, keeps it so, and tells the truth about it.
 
+pub mod alerts;
 pub mod args;
 pub mod health;
 pub mod keeper;

@@ -1,6 +1,8 @@
-//! Metrics of the operator. Labels come from closed sets only: never a name of a platform.
+//! Metrics of the operator. Labels come from closed sets; names of platforms stand only in the gauges of their conditions, as many as
+//! there are platforms, and go with them.
 
 mod census;
+mod conditions;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::census::{Census, Queue};
+use self::conditions::Conditions;
 use crate::platform::cache::Guarded;
 use crate::platform::object::Kind;
 use crate::platform::pending::Pending;
@@ -121,6 +124,7 @@ impl Metrics {
     /// Counts the platforms by their conditions, and those that wait for a look, whenever somebody asks.
     pub fn watch(&self, platforms: Vec<Store<Guarded>>, pending: Vec<Pending>) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(Conditions(platforms.clone())));
         registry.register_collector(Box::new(Census(platforms)));
         registry.register_collector(Box::new(Queue(pending)));
     }

@@ -199,9 +199,18 @@ impl Fleet {
         }
     }
 
+    /// Notes how many connections an instance has and allows.
+    pub(super) fn note_connections(&self, instance: &Instance, used: i64, limit: i64) {
+        let labels = InstanceLabels {
+            server: instance.name.clone(),
+        };
+        self.0.metrics.connections.get_or_create(&labels).set(used);
+        self.0.metrics.connections_limit.get_or_create(&labels).set(limit);
+    }
+
     fn ejections(&self, instance: &Instance) -> Counter {
         let labels = InstanceLabels {
-            instance: instance.name.clone(),
+            server: instance.name.clone(),
         };
         self.0.metrics.ejections.get_or_create_owned(&labels)
     }
@@ -271,9 +280,7 @@ impl Fleet {
     pub fn measure(&self) {
         let metrics = &self.0.metrics;
         for report in self.report() {
-            let labels = InstanceLabels {
-                instance: report.name,
-            };
+            let labels = InstanceLabels { server: report.name };
             let role = report.candidate.map(|c| c.role);
             metrics.up.get_or_create(&labels).set(i64::from(role.is_some()));
             metrics
@@ -287,6 +294,9 @@ impl Fleet {
             }) = report.candidate
             {
                 metrics.lag.get_or_create(&labels).set(lag.as_secs_f64());
+            } else {
+                // What is not a replica, or does not answer, has no lag; an old one would look like one that is true now.
+                metrics.lag.remove(&labels);
             }
         }
         for instance in self.0.instances.load().iter() {

@@ -26,6 +26,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Pause after a failed attempt.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// Time between counts of an instance's connections.
+const COUNT: Duration = Duration::from_secs(5);
+
 /// Time between heartbeats; the guard in the statement keeps many processes from writing more often.
 pub const BEAT: Duration = Duration::from_millis(250);
 
@@ -51,7 +54,16 @@ async fn follow(fleet: &Fleet, instance: &Instance) {
 
 /// Probes over one connection until that fails; answers how.
 async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection) -> String {
+    let mut counted: Option<Instant> = None;
     loop {
+        if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+            counted = Some(Instant::now());
+            match timeout(DEADLINE, connections(connection)).await {
+                Ok(Ok((used, limit))) => fleet.note_connections(instance, used, limit),
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return "its connections were not counted in time".to_owned(),
+            }
+        }
         let due = match timeout(DEADLINE, probe(connection)).await {
             Ok(Ok((observation, due))) => {
                 fleet.record(instance, Some(observation));
@@ -100,6 +112,17 @@ async fn probe(connection: &mut PgConnection) -> Result<(Observation, bool), sql
         at,
     };
     Ok((observation, row.due))
+}
+
+/// Connections of all clients, and how many there may be.
+async fn connections(connection: &mut PgConnection) -> Result<(i64, i64), sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT coalesce(sum(numbackends), 0)::bigint AS "used!", current_setting('max_connections')::bigint AS "limit!"
+             FROM pg_stat_database"#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row.used, row.limit))
 }
 
 /// Writes the heartbeat unless another process just did. It waits for no standby: what it measures is them.

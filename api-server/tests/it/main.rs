@@ -16,6 +16,7 @@ mod edge;
 mod external;
 mod lifecycle;
 mod limits;
+mod named_metrics;
 mod people;
 mod permissions;
 mod realtime;

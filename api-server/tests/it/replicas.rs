@@ -86,7 +86,7 @@ async fn a_replica_that_stops_replaying_is_ejected_and_reads_go_on() {
         assert_eq!(own.json()["title"], "After");
     }
     assert!(
-        app.metric("tanka_database_ejections_total{instance=\"pg-2\"}")
+        app.metric("tanka_database_ejections_total{server=\"pg-2\"}")
             .await
             >= 1
     );
@@ -126,7 +126,7 @@ async fn a_hanging_replica_does_not_take_reads_with_it() {
     println!("slowest read beside a frozen replica: {slowest:?}");
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
     until("the replica is back", async || {
-        app.metric("tanka_database_instance_up{instance=\"pg-2\"}").await > 0
+        app.metric("tanka_database_instance_up{server=\"pg-2\"}").await > 0
     })
     .await;
 }

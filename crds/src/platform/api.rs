@@ -72,6 +72,7 @@ impl Default for ApiSpec {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
         ("self.minReplicas <= self.maxReplicas", "minReplicas is greater than maxReplicas: lower the first or raise the second"),
+        ("!self.podMetrics.exists(m, has(m.pods) && has(m.pods.metric) && has(m.pods.metric.name) && m.pods.metric.name.matches('(_p[0-9]+$|quantile|percentile|latency|duration)'))", "podMetrics names a latency: percentiles of pods cannot be averaged, and latency does not fall in proportion to pods; scale on a count such as tanka_http_requests_in_flight"),
 ])))]
 pub struct Autoscaling {
     /// Off: `api.replicas` counts.
@@ -92,8 +93,8 @@ pub struct Autoscaling {
     pub scale_up: ScaleUp,
     /// How slowly pods are taken away.
     pub scale_down: ScaleDown,
-    /// Further metrics, as in a HorizontalPodAutoscaler.
-    #[schemars(schema_with = "free_list")]
+    /// Further metrics, as in a HorizontalPodAutoscaler: counts that shrink with more pods, such as tanka_http_requests_in_flight.
+    #[schemars(schema_with = "pod_metrics")]
     pub pod_metrics: Vec<MetricSpec>,
 }
 
@@ -476,6 +477,14 @@ fn texts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 /// A pod field that Kubernetes itself validates; its own schema here would take up half of the CRD.
 fn free_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// As `free_list`, with the names of metrics declared, so that a rule can look at them.
+fn pod_metrics(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let open = |name: &str, inner: serde_json::Value| serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {name: inner}});
+    let name = serde_json::json!({"type": "string", "maxLength": 253});
+    let items = open("pods", open("metric", open("name", name)));
+    schemars::json_schema!({"type": "array", "maxItems": 32, "items": items})
 }
 
 fn free_list(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

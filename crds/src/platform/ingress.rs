@@ -13,6 +13,8 @@ use super::rules;
 #[schemars(extend("x-kubernetes-validations" = rules(&[
         ("!self.enabled || self.host != ''", "ingress.host is missing: write the name that clients use, such as api.example.com"),
         ("!has(self.tls) || self.host != ''", "ingress.tls needs ingress.host: write the name that the certificate is for"),
+        ("!has(self.gateway) || !has(self.tls)", "ingress.tls has no place beside ingress.gateway: the Gateway ends TLS, so name the certificate in its listener"),
+        ("!has(self.gateway) || !has(self.className)", "ingress.className has no place beside ingress.gateway: the Gateway names its own class"),
 ])))]
 pub struct IngressSpec {
     /// Whether an Ingress (or, with `gateway`, an HTTPRoute) is made.
@@ -30,10 +32,11 @@ pub struct IngressSpec {
     /// Certificate: a Secret, or an issuer of cert-manager.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<IngressTls>,
-    /// Further annotations for the controller in use.
+    /// Further annotations for the controller in use. They win over those that the operator sets: timeouts that leave WebSockets open,
+    /// no limit of the body's size (the API has its own), balancing by load and never by client.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Gateway to attach an HTTPRoute to, instead of an Ingress.
+    /// Gateway to attach an HTTPRoute to, instead of an Ingress. Needs Gateway API 1.2 or newer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayRef>,
 }

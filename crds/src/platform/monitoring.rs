@@ -14,9 +14,9 @@ pub struct MonitoringSpec {
     /// Alerting rules.
     pub alerts: Alerts,
     /// Scraping by prometheus-operator.
-    pub pod_monitor: Toggle,
+    pub pod_monitor: PodMonitors,
     /// Grafana dashboards.
-    pub dashboards: Toggle,
+    pub dashboards: Dashboards,
 }
 
 /// Alerting rules.
@@ -69,16 +69,47 @@ impl Default for Thresholds {
     }
 }
 
-/// Something that can be switched off.
+/// Scraping by prometheus-operator, where it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Toggle {
-    /// Whether it is made.
+pub struct PodMonitors {
+    /// Whether PodMonitors are made.
     pub enabled: bool,
+    /// Labels by which a Prometheus selects its PodMonitors.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Namespaces whose pods may reach the metrics of PostgreSQL. Patroni serves them on the port that also takes its commands, so
+    /// it is not open to everybody.
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    pub namespaces: Vec<String>,
 }
 
-impl Default for Toggle {
+impl Default for PodMonitors {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            labels: BTreeMap::new(),
+            namespaces: vec!["monitoring".to_owned()],
+        }
+    }
+}
+
+/// Grafana dashboards, in ConfigMaps with the label `grafana_dashboard: "1"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Dashboards {
+    /// Whether they are made.
+    pub enabled: bool,
+    /// Further labels, for a Grafana that looks for others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for Dashboards {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            labels: BTreeMap::new(),
+        }
     }
 }

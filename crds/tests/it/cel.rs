@@ -54,6 +54,8 @@ fn violations(object: &Value, old: Option<&Value>) -> Vec<String> {
 #[case(json!({"api": {"autoscaling": {"maxReplicas": 100, "enabled": false}}}))]
 #[case(json!({"api": {"drain": {"timeout": "1h"}, "cache": {"l1Capacity": "511Mi"}}}))]
 #[case(json!({"redis": {"managed": {"maxMemory": "1Gi", "resources": {"limits": {"memory": "2Gi"}}}}}))]
+#[case(json!({"ingress": {"enabled": true, "host": "api.example.com", "gateway": {"name": "public", "namespace": "infra"}}}))]
+#[case(json!({"api": {"autoscaling": {"podMetrics": [{"type": "Pods", "pods": {"metric": {"name": "tanka_http_requests_in_flight"}}}]}}}))]
 fn a_sound_spec_is_accepted(#[case] spec: Value) {
     assert_eq!(violations(&platform(&spec), None), Vec::<String>::new());
 }
@@ -96,6 +98,10 @@ fn a_sound_spec_is_accepted(#[case] spec: Value) {
 #[case(json!({"api": {"embeddings": {"apiKeySecretRef": {"name": "a", "key": "b"}}}}), "no endpoint")]
 #[case(json!({"redis": {"managed": {"maxMemory": "1Gi", "resources": {"limits": {"memory": "1Gi"}}}}}), "must exceed maxMemory")]
 #[case(json!({"redis": {"managed": {"maxMemory": "1Mi"}}}), "16Mi or more")]
+#[case(json!({"ingress": {"host": "a.b", "gateway": {"name": "g"}, "tls": {"secretName": "cert"}}}), "the Gateway ends TLS")]
+#[case(json!({"ingress": {"host": "a.b", "gateway": {"name": "g"}, "className": "nginx"}}), "the Gateway names its own class")]
+// F45: percentiles do not average.
+#[case(json!({"api": {"autoscaling": {"podMetrics": [{"type": "Pods", "pods": {"metric": {"name": "cascade_query_duration_seconds_p95"}}}]}}}), "percentiles of pods cannot be averaged")]
 fn a_contradiction_is_refused_with_a_sentence(#[case] spec: Value, #[case] sentence: &str) {
     let found = violations(&platform(&spec), None);
     assert!(

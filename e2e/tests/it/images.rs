@@ -1,6 +1,6 @@
 //! What is in the images.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -83,6 +83,30 @@ async fn images_of_our_binaries_are_small_and_have_no_shell() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// What rules and dashboards ask of Patroni is what the Patroni in the image exposes.
+#[tokio::test]
+async fn patroni_exposes_what_rules_and_dashboards_name() -> Result<()> {
+    let paths = Paths::from_environment()?;
+    let built = images::build(&paths, &[Name::Postgres]).await?;
+    let root = rootfs::unpack(&paths, Name::Postgres, &built[&Name::Postgres]).await?;
+    let source = fs::read_to_string(root.path.join("usr/lib/python3/dist-packages/patroni/api.py"))?;
+    let mut named = 0;
+    for file in ["config/alerts/platform.yaml", "config/dashboards/database.json"] {
+        let text = fs::read_to_string(paths.repo.join(file))?;
+        for part in text.split("patroni_").skip(1) {
+            let rest = part.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next();
+            let line = format!("# TYPE patroni_{} ", rest.unwrap_or_default());
+            ensure!(
+                source.contains(&line),
+                "{file} names {line:?}, which Patroni does not have"
+            );
+            named += 1;
+        }
+    }
+    ensure!(named > 5, "rules name only {named} metrics of Patroni");
     Ok(())
 }
 

@@ -201,7 +201,16 @@ impl Applier {
         let mut live = match cached {
             Some(live) => Some(live.clone()),
             // The cache holds only what carries our label, and may be behind.
-            None => self.read(platform, &object.key).await?,
+            None => match self.read(platform, &object.key).await {
+                // An optional API that was taken away a moment ago: discovery will say so at one of the next looks.
+                Err(Error::Api(status)) if status.code == 404 => {
+                    return Ok(Err((
+                        object.key.clone(),
+                        Rejection::Refused(status.message.clone()),
+                    )));
+                }
+                live => live?,
+            },
         };
         if cached.is_some()
             && doubt::ends_pods(object.key.kind)

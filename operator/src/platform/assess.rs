@@ -1,6 +1,8 @@
 //! What the observed world means for each part of a platform: is it as it should be, and if not, what is the matter first.
 
 mod external;
+mod ingress;
+mod monitoring;
 
 use crds::conditions::Reason;
 use crds::names::{self, Component};
@@ -60,6 +62,8 @@ pub struct Assessment {
     pub api: Finding,
     /// The way in from outside.
     pub ingress: Finding,
+    /// What watches it all.
+    pub monitoring: Finding,
     /// A write, a replica read, a Redis round trip and an API answer.
     pub end_to_end: Finding,
 }
@@ -71,7 +75,8 @@ pub fn assess(platform: &Platform, world: &World) -> Assessment {
         cache: cache(platform, world),
         migrations: migrations(platform, world, database_writable, &database),
         api: api(platform, world),
-        ingress: ingress(platform, world),
+        ingress: ingress::ingress(platform, world),
+        monitoring: monitoring::monitoring(platform, world),
         end_to_end: end_to_end(world),
         database,
         database_writable,
@@ -98,14 +103,12 @@ fn obstacle(platform: &Platform, world: &World, component: Component) -> Option<
             format!("Secret {name} has no key {key}: add it, or delete the Secret to have it made again"),
         ));
     }
-    let rejected = world.rejected.iter().find(|(key, _)| concerns(key, &name));
-    if let Some((key, rejection)) = rejected {
-        return Some(match rejection {
-            Rejection::Foreign => conflict(key),
-            Rejection::Refused(words) => {
-                Finding::bad(Reason::ApplyFailed, format!("{key} was refused: {words}"))
-            }
-        });
+    let belongs = |key: &Key| {
+        let elsewhere = key.kind == Kind::Ingress || Kind::OPTIONAL.contains(&key.kind);
+        !elsewhere && concerns(key, &name)
+    };
+    if let Some(finding) = rejected(world, belongs) {
+        return Some(finding);
     }
     let problem = world.problem_of(component)?;
     Some(Finding::bad(problem.reason, problem.message))
@@ -148,6 +151,15 @@ fn lagging(platform: &Platform, world: &World) -> Option<Finding> {
         Reason::ReplicaLagging,
         format!("replica {name} is {shown} behind and serves no reads"),
     ))
+}
+
+/// The first of some objects that could not be made what it should be.
+fn rejected(world: &World, of: impl Fn(&Key) -> bool) -> Option<Finding> {
+    let (key, rejection) = world.rejected.iter().find(|(key, _)| of(key))?;
+    Some(match rejection {
+        Rejection::Foreign => conflict(key),
+        Rejection::Refused(words) => Finding::bad(Reason::ApplyFailed, format!("{key} was refused: {words}")),
+    })
 }
 
 fn database(platform: &Platform, world: &World) -> (Finding, bool) {
@@ -369,20 +381,6 @@ fn stuck(platform: &Platform, world: &World, deployment: &Value) -> Option<Findi
             pod.name, platform.version
         ),
     ))
-}
-
-fn ingress(platform: &Platform, world: &World) -> Finding {
-    if !platform.spec.ingress.enabled {
-        return Finding::good(Reason::Disabled, "switched off in the spec");
-    }
-    let name = names::component(&platform.name, Component::Api);
-    match world.objects.get(&Key::new(Kind::Ingress, &name)) {
-        Some(_) => Finding::good(
-            Reason::Available,
-            format!("Ingress {name} routes {}", platform.spec.ingress.host),
-        ),
-        None => Finding::bad(Reason::Progressing, format!("Ingress {name} is not there yet")),
-    }
 }
 
 fn end_to_end(world: &World) -> Finding {

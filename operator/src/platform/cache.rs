@@ -1,5 +1,7 @@
 //! Watch caches of the objects that platforms consist of, and the signal that one of them has changed.
 
+mod optional;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,23 +9,29 @@ use std::time::Duration;
 
 use crds::TankaPlatform;
 use crds::names;
-use futures::stream::{BoxStream, SelectAll};
+use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{Api, DynamicObject, TypeMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use self::optional::{Discovery, Optional};
 use super::object::{Key, Kind};
+use super::observe::apis::Apis;
 use super::pending::Pending;
 
 /// The watched resource: an object that cannot be read stops nothing else.
 pub type Guarded = DeserializeGuard<TankaPlatform>;
 
+/// Annotation that named the class of an Ingress before there was a field for it.
+pub const LEGACY_CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// Annotation of the IngressClass that is taken where none is named.
+pub const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Longer than the first lists take.
 const FILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -31,27 +39,60 @@ const FILL_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Caches {
     client: Client,
     pending: Pending,
+    shared: Arc<Shared>,
     namespaces: Mutex<HashMap<String, Arc<NamespaceCache>>>,
+}
+
+/// What all namespaces have in common.
+struct Shared {
+    discovery: Discovery,
+    /// Kinds that belong to no namespace.
+    cluster: Optional,
+    /// Ingresses by namespace: who else routes a host.
+    ingresses: Mutex<HashMap<String, Store<DynamicObject>>>,
+    _watches: Watches,
 }
 
 /// Caches of all watched kinds in one namespace. They are kept up to date as long as this lives.
 pub struct NamespaceCache {
     stores: BTreeMap<Kind, Store<DynamicObject>>,
-    watches: JoinHandle<()>,
+    optional: Optional,
+    shared: Arc<Shared>,
+    _watches: Watches,
 }
 
-impl Drop for NamespaceCache {
+/// A task that ends with its owner.
+struct Watches(JoinHandle<()>);
+
+impl Drop for Watches {
     fn drop(&mut self) {
-        self.watches.abort();
+        self.0.abort();
     }
 }
 
+/// What went wrong with a watch last; `None` while it works.
+type Trouble = Arc<Mutex<Option<String>>>;
+
 impl Caches {
-    /// No namespace is watched yet.
-    pub fn new(client: Client, pending: Pending) -> Self {
+    /// No namespace is watched yet. `whole_cluster` says whether kinds that belong to no namespace may be watched. Must be called
+    /// inside the runtime.
+    pub fn new(client: Client, pending: Pending, whole_cluster: bool) -> Self {
+        let discovery = Discovery::start(client.clone());
+        let kinds = Kind::OPTIONAL
+            .into_iter()
+            .filter(|kind| kind.is_cluster_scoped() && whole_cluster);
+        let (cluster, streams) = Optional::watch(&client, None, kinds, &discovery);
+        let watches = tokio::spawn(select_all(streams).for_each(|_| ready(())));
+        let shared = Shared {
+            discovery,
+            cluster,
+            ingresses: Mutex::default(),
+            _watches: Watches(watches),
+        };
         Self {
             client,
             pending,
+            shared: Arc::new(shared),
             namespaces: Mutex::default(),
         }
     }
@@ -64,7 +105,14 @@ impl Caches {
         let cache = Arc::clone(
             lock(&self.namespaces)
                 .entry(namespace.to_owned())
-                .or_insert_with(|| Arc::new(NamespaceCache::watch(&self.client, namespace, &self.pending))),
+                .or_insert_with(|| {
+                    Arc::new(NamespaceCache::watch(
+                        &self.client,
+                        namespace,
+                        &self.pending,
+                        &self.shared,
+                    ))
+                }),
         );
         match timeout(FILL_DEADLINE, cache.ready()).await {
             Ok(true) => Ok(cache),
@@ -77,6 +125,7 @@ impl Caches {
     /// Stops to watch where no platform is left.
     pub fn keep_only(&self, namespaces: &HashSet<String>) {
         lock(&self.namespaces).retain(|namespace, _| namespaces.contains(namespace));
+        lock(&self.shared.ingresses).retain(|namespace, _| namespaces.contains(namespace));
     }
 }
 
@@ -85,21 +134,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl NamespaceCache {
-    fn watch(client: &Client, namespace: &str, pending: &Pending) -> Self {
+    fn watch(client: &Client, namespace: &str, pending: &Pending, shared: &Arc<Shared>) -> Self {
         let mut stores = BTreeMap::new();
         let mut changes = SelectAll::new();
         for kind in Kind::WATCHED {
-            let (store, stream) = watch_kind(client.clone(), namespace, kind);
+            let (store, stream) = watch_kind(client.clone(), Some(namespace), kind, Trouble::default());
+            if kind == Kind::Ingress {
+                lock(&shared.ingresses).insert(namespace.to_owned(), store.clone());
+            }
             stores.insert(kind, store);
             changes.push(stream);
         }
+        let kinds = Kind::OPTIONAL
+            .into_iter()
+            .filter(|kind| !kind.is_cluster_scoped());
+        let (optional, streams) = Optional::watch(client, Some(namespace), kinds, &shared.discovery);
+        changes.extend(streams);
         let (namespace, pending) = (namespace.to_owned(), pending.clone());
         // One task for all kinds: it takes what they report, which is what fills the stores.
         let watches = tokio::spawn(changes.for_each(move |platform| {
             pending.mark((namespace.clone(), platform));
             ready(())
         }));
-        Self { stores, watches }
+        Self {
+            stores,
+            optional,
+            shared: Arc::clone(shared),
+            _watches: Watches(watches),
+        }
     }
 
     /// Whether every cache has been filled once.
@@ -109,22 +171,48 @@ impl NamespaceCache {
                 return false;
             }
         }
-        true
+        self.optional.settled().await && self.shared.cluster.settled().await
+    }
+
+    /// Which optional APIs can be used now.
+    pub fn apis(&self) -> Apis {
+        self.optional.apis()
+    }
+
+    /// Ingresses of all namespaces that hold a platform, of whomever.
+    pub fn ingresses(&self) -> Vec<Arc<DynamicObject>> {
+        lock(&self.shared.ingresses)
+            .values()
+            .flat_map(Store::state)
+            .collect()
+    }
+
+    /// All objects of an optional kind, of whomever; `None` where they cannot be seen.
+    pub fn whole(&self, kind: Kind) -> Option<Vec<Arc<DynamicObject>>> {
+        let caches = if kind.is_cluster_scoped() {
+            &self.shared.cluster
+        } else {
+            &self.optional
+        };
+        caches.store(kind).map(|store| store.state())
     }
 
     /// All cached objects of a platform.
     pub fn objects(&self, platform: &str) -> BTreeMap<Key, Value> {
         let of_platform = |object: &DynamicObject| {
-            object
-                .labels()
-                .get(names::PLATFORM_LABEL)
-                .is_some_and(|name| name == platform)
+            is_managed(object)
+                && object
+                    .labels()
+                    .get(names::PLATFORM_LABEL)
+                    .is_some_and(|name| name == platform)
         };
         let mut objects = BTreeMap::new();
-        for (kind, store) in &self.stores {
+        let optional = self.optional.stores();
+        let stores = self.stores.iter().map(|(kind, store)| (*kind, store));
+        for (kind, store) in stores.chain(optional.iter().map(|(kind, store)| (*kind, store))) {
             for object in store.state().into_iter().filter(|object| of_platform(object)) {
                 if let Ok(value) = serde_json::to_value(&*object) {
-                    objects.insert(Key::new(*kind, object.name_any()), value);
+                    objects.insert(Key::new(kind, object.name_any()), value);
                 }
             }
         }
@@ -132,14 +220,25 @@ impl NamespaceCache {
     }
 }
 
+fn is_managed(object: &DynamicObject) -> bool {
+    object
+        .labels()
+        .get(names::MANAGED_BY_LABEL)
+        .is_some_and(|manager| manager == names::MANAGED_BY)
+}
+
 /// A store, and the names of the platforms whose objects in it change.
 fn watch_kind(
     client: Client,
-    namespace: &str,
+    namespace: Option<&str>,
     kind: Kind,
+    trouble: Trouble,
 ) -> (Store<DynamicObject>, BoxStream<'static, String>) {
     let resource = kind.api_resource();
-    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
     // Lists leave out of each item what the list itself says. Without it nothing that was listed would equal what we send, and a
     // process that has just started would send everything at every look.
     let types = TypeMeta {
@@ -148,19 +247,49 @@ fn watch_kind(
     };
     let writer = reflector::store::Writer::new(resource);
     let store = writer.as_reader();
-    let selector = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let stream = watcher(api, watcher::Config::default().labels(&selector))
+    let mut config = watcher::Config::default();
+    if !kind.is_watched_whole() {
+        config = config.labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+    }
+    let works = Arc::clone(&trouble);
+    let stream = watcher(api, config)
         .default_backoff()
         .modify(move |object| {
             object.types = Some(types.clone());
-            // Who owns which field matters only where an autoscaler takes a field over.
-            if kind != Kind::Deployment {
-                object.metadata.managed_fields = None;
-            }
+            slim(kind, object);
         })
         .reflect(writer)
         .touched_objects()
-        .inspect_err(move |error| tracing::warn!(%error, kind = kind.as_str(), "a watch was interrupted and is tried again"))
-        .filter_map(|object| ready(object.ok().and_then(|object| object.labels().get(names::PLATFORM_LABEL).cloned())));
+        .inspect_ok(move |_| *lock(&works) = None)
+        .inspect_err(move |error| {
+            tracing::warn!(%error, kind = kind.as_str(), "a watch was interrupted and is tried again");
+            *lock(&trouble) = Some(error.to_string());
+        })
+        .filter_map(|object| {
+            let ours = object.ok().filter(is_managed);
+            ready(ours.and_then(|object| object.labels().get(names::PLATFORM_LABEL).cloned()))
+        });
     (store, stream.boxed())
+}
+
+/// Leaves out what no decision needs.
+fn slim(kind: Kind, object: &mut DynamicObject) {
+    // Who owns which field matters only where an autoscaler takes a field over.
+    if kind != Kind::Deployment {
+        object.metadata.managed_fields = None;
+    }
+    if !kind.is_watched_whole() || is_managed(object) {
+        return;
+    }
+    object
+        .annotations_mut()
+        .retain(|name, _| [LEGACY_CLASS_ANNOTATION, DEFAULT_CLASS_ANNOTATION].contains(&name.as_str()));
+    let spec = object.data["spec"].take();
+    object.data = match kind {
+        Kind::Gateway => json!({"spec": {"listeners": spec["listeners"]}}),
+        Kind::Ingress => {
+            json!({"spec": {"ingressClassName": spec["ingressClassName"], "rules": spec["rules"]}})
+        }
+        _ => json!({"spec": {"controller": spec["controller"]}}),
+    };
 }

@@ -14,6 +14,7 @@ pub fn release() -> Release {
         api_server: "tanka/api-server:0.1.0".to_owned(),
         postgres: "tanka/postgres:0.1.0".to_owned(),
         redis: "tanka/redis:0.1.0".to_owned(),
+        runbooks: crate::alerts::RUNBOOKS.to_owned(),
     }
 }
 

@@ -46,6 +46,12 @@ kinds! {
     PodDisruptionBudget = ("policy", "v1", "poddisruptionbudgets"),
     NetworkPolicy = ("networking.k8s.io", "v1", "networkpolicies"),
     Ingress = ("networking.k8s.io", "v1", "ingresses"),
+    IngressClass = ("networking.k8s.io", "v1", "ingressclasses"),
+    HTTPRoute = ("gateway.networking.k8s.io", "v1", "httproutes"),
+    Gateway = ("gateway.networking.k8s.io", "v1", "gateways"),
+    Certificate = ("cert-manager.io", "v1", "certificates"),
+    PrometheusRule = ("monitoring.coreos.com", "v1", "prometheusrules"),
+    PodMonitor = ("monitoring.coreos.com", "v1", "podmonitors"),
 }
 
 impl Kind {
@@ -67,6 +73,26 @@ impl Kind {
         Self::NetworkPolicy,
         Self::Ingress,
     ];
+
+    /// Kinds that a cluster may have or not, or that the operator may not be allowed to see: watched only while they can be.
+    pub const OPTIONAL: [Self; 6] = [
+        Self::IngressClass,
+        Self::HTTPRoute,
+        Self::Gateway,
+        Self::Certificate,
+        Self::PrometheusRule,
+        Self::PodMonitor,
+    ];
+
+    /// Whether objects of the kind belong to no namespace: an operator that is bound to one cannot see them.
+    pub const fn is_cluster_scoped(self) -> bool {
+        matches!(self, Self::IngressClass)
+    }
+
+    /// Whether all objects of the kind are watched, others' too: who else routes a host, and through what.
+    pub const fn is_watched_whole(self) -> bool {
+        matches!(self, Self::Ingress | Self::IngressClass | Self::Gateway)
+    }
 }
 
 /// Identity of an object inside a platform's namespace.

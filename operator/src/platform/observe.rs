@@ -1,8 +1,10 @@
 //! Everything that decisions rest on, as one value: what the caches hold, and what Patroni, Sentinel and the API say about
 //! themselves right now. Reading is in `probe`; here is what is read.
 
+pub mod apis;
 pub mod commands;
 pub mod deep;
+pub mod edge;
 pub mod external;
 pub mod patroni;
 pub mod pods;
@@ -19,8 +21,10 @@ use crds::names::Component;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::apis::Apis;
 use self::commands::Commands;
 use self::deep::Deep;
+use self::edge::Edge;
 use self::external::Checked;
 use self::patroni::{Cluster, Member};
 use self::pods::{Pod, Problem};
@@ -55,6 +59,10 @@ pub struct World {
     pub patroni: Option<Cluster>,
     /// What a Sentinel says; `None` while none answers.
     pub sentinel: Option<Sentinel>,
+    /// Which optional APIs the cluster has.
+    pub apis: Apis,
+    /// What is around the way in.
+    pub edge: Edge,
     /// What the API's own check says; `None` while no pod is ready, an error when none answered.
     pub deep: Option<Result<Deep, String>>,
     /// Replicas that do not stream although there is a primary, and for how long that has been seen.

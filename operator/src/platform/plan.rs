@@ -1,6 +1,7 @@
 //! What to do about a platform: a pure function of what was asked for and what was observed.
 
 pub mod actions;
+pub mod edge;
 pub mod members;
 pub mod migration;
 pub mod nudge;
@@ -31,7 +32,7 @@ use self::tenure::Tenure;
 use super::assess::Assessment;
 use super::build::secrets::SecretRequest;
 use super::build::{
-    api_config, api_deployment, api_service, hpa, ingress, migration_job, network_policies, pdb,
+    api_config, api_deployment, api_service, hpa, migration_job, monitoring, network_policies, pdb,
     postgres_access, postgres_patroni, postgres_services, redis_service, secrets,
 };
 use super::object::{Key, Kind, Object};
@@ -83,6 +84,8 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
     }
     let missing = |request: &SecretRequest| !world.secrets.contains_key(&request.name);
     let (mut objects, actions) = foundation(platform, world, &other_files(platform, world, assessment));
+    // What watches a platform waits for nothing: its first hour is watched too.
+    objects.extend(monitoring::build(platform, &world.apis));
     // What waits behind a gate is not applied yet, but an earlier version of it stays as it is.
     let mut keep: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
     let job = Key::new(Kind::Job, migration_job::name(platform, world));
@@ -101,6 +104,8 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
     keep.extend(sets(platform));
     let (tier, seed_replicas) = api_tier(platform, world);
     keep.extend(tier.iter().map(|object| object.key.clone()));
+    keep.extend(monitoring::undecided(platform, &world.apis));
+    keep.extend(edge::kept(platform, assessment.ingress.ok));
     let open = assessment.migrations.ok && is_supplied(platform, world);
     let deployment = Key::new(Kind::Deployment, names::component(&platform.name, Component::Api));
     if open {
@@ -217,9 +222,7 @@ fn api_tier(platform: &Platform, world: &World) -> (Vec<Object>, Option<i32>) {
     if platform.spec.api.autoscaling.enabled {
         objects.push(hpa::build(platform));
     }
-    if platform.spec.ingress.enabled && platform.spec.ingress.gateway.is_none() {
-        objects.push(ingress::build(platform));
-    }
+    objects.extend(edge::objects(platform, world));
     (objects, seed)
 }
 
@@ -240,11 +243,12 @@ fn pace(assessment: &Assessment) -> Duration {
         migrations,
         api,
         ingress,
+        monitoring,
         end_to_end,
     } = assessment;
     if !database_writable {
         URGENT
-    } else if [database, cache, migrations, api, ingress, end_to_end]
+    } else if [database, cache, migrations, api, ingress, monitoring, end_to_end]
         .iter()
         .all(|finding| finding.ok)
     {

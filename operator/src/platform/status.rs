@@ -48,7 +48,7 @@ pub fn status(inputs: &Inputs<'_>, before: &TankaPlatformStatus) -> TankaPlatfor
     TankaPlatformStatus {
         observed_generation: Some(platform.generation),
         version,
-        url: Some(url(platform)),
+        url: Some(url(platform, world)),
         api: Some(api(platform, world)),
         postgres: postgres(platform, world, failover.as_ref(), before),
         redis: redis(platform, world, before),
@@ -104,6 +104,7 @@ fn conditions(
         migrations,
         api,
         ingress,
+        monitoring,
         end_to_end,
     } = assessment;
     let parts = [
@@ -112,6 +113,7 @@ fn conditions(
         (ConditionType::MigrationsApplied, migrations),
         (ConditionType::ApiReady, api),
         (ConditionType::IngressReady, ingress),
+        (ConditionType::MonitoringReady, monitoring),
     ];
     let first_bad = parts
         .iter()
@@ -195,6 +197,10 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::RolloutStuck
             | Reason::VolumeNotExpandable
             | Reason::ReplicaBroken
+            | Reason::HostConflict
+            | Reason::IngressClassMissing
+            | Reason::GatewayApiMissing
+            | Reason::RouteNotAccepted
     )
 }
 
@@ -229,10 +235,15 @@ fn whole_second(now: Timestamp) -> Timestamp {
 }
 
 /// Where clients go: the host of the edge, or the service inside the cluster.
-fn url(platform: &Platform) -> String {
+fn url(platform: &Platform, world: &World) -> String {
     let ingress = &platform.spec.ingress;
     if ingress.enabled {
-        let scheme = if ingress.tls.is_some() { "https" } else { "http" };
+        let encrypted = match &ingress.gateway {
+            // A Gateway that cannot be seen is taken for one as most are.
+            Some(_) => world.edge.gateway.as_ref().is_none_or(|gateway| gateway.tls),
+            None => ingress.tls.is_some(),
+        };
+        let scheme = if encrypted { "https" } else { "http" };
         return format!("{scheme}://{}", ingress.host);
     }
     format!(

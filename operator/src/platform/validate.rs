@@ -17,6 +17,8 @@ pub struct Release {
     pub postgres: String,
     /// Image of Redis.
     pub redis: String,
+    /// Where the runbooks of alerts are: a URL, to which the name of a page is added.
+    pub runbooks: String,
 }
 
 /// The images that a platform runs.
@@ -63,6 +65,8 @@ pub struct Platform {
     pub version: String,
     /// Images to run.
     pub images: Images,
+    /// Where the runbooks of alerts are.
+    pub runbooks: String,
     /// Who runs the database.
     pub database: Database,
     /// Who runs the cache.
@@ -121,6 +125,7 @@ pub fn validate(platform: &TankaPlatform, release: &Release) -> Result<Platform,
             spec.version.clone()
         },
         images: images(&spec, release),
+        runbooks: release.runbooks.clone(),
         database,
         cache,
         spec,

@@ -7,8 +7,9 @@ use crds::platform::crd;
 use crds::{TankaPlatform, TankaPlatformSpec};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
+use operator::platform::object::Kind;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -78,6 +79,14 @@ where
         assert!(begun.elapsed() < patience, "waited in vain for {what}");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A spec whose PostgreSQL and Redis are somebody else's, so that nothing but the migration stands before the API.
+pub fn external() -> Value {
+    json!({
+        "postgres": {"external": {"primarySecretRef": {"name": "db", "key": "url"}}},
+        "redis": {"external": {"secretRef": {"name": "cache", "key": "url"}}},
+    })
 }
 
 /// A namespace with the operator at work in it.
@@ -166,13 +175,51 @@ impl World {
             .unwrap()
     }
 
+    /// Supplies the external services of [`external`] and lets the migration succeed, as the Job's controller would tell it.
+    pub async fn migrate(&self, platform: &str) {
+        for (name, url) in [
+            ("db", "postgres://db.example.com/tanka"),
+            ("cache", "redis://cache.example.com"),
+        ] {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": url}});
+            let secret = serde_json::from_value(secret).unwrap();
+            self.objects(Kind::Secret)
+                .create(&PostParams::default(), &secret)
+                .await
+                .unwrap();
+        }
+        let jobs = self.objects(Kind::Job);
+        let labels = format!("tanka.dev/platform={platform}");
+        eventually("a migration that can be declared done", || async {
+            let found = jobs.list(&ListParams::default().labels(&labels)).await.unwrap();
+            let job = found.items.first()?;
+            // Its start cannot be changed any more once its controller has set it, and its end cannot come before.
+            let started = job.data["status"]["startTime"]
+                .as_str()
+                .unwrap_or("2026-01-01T00:00:00Z");
+            let condition =
+                |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": started});
+            let status = json!({"status": {
+                "startTime": started, "completionTime": started,
+                "active": 0, "ready": 0, "terminating": 0, "succeeded": 1, "uncountedTerminatedPods": {},
+                "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
+            }});
+            let name = job.metadata.name.as_deref()?;
+            jobs.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+                .await
+                .inspect_err(|error| println!("{error}"))
+                .ok()
+        })
+        .await;
+    }
+
     /// Objects of a kind, without types.
-    pub fn objects(&self, kind: operator::platform::object::Kind) -> Api<DynamicObject> {
+    pub fn objects(&self, kind: Kind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &kind.api_resource())
     }
 
     /// Waits for an object.
-    pub async fn object(&self, kind: operator::platform::object::Kind, name: &str) -> DynamicObject {
+    pub async fn object(&self, kind: Kind, name: &str) -> DynamicObject {
         let api = self.objects(kind);
         eventually(&format!("{} {name}", kind.as_str()), || async {
             api.get_opt(name).await.unwrap()

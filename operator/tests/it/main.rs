@@ -8,6 +8,7 @@
 )]
 
 mod day_two;
+mod edge;
 mod election;
 mod gitops;
 mod harness;

@@ -1,5 +1,7 @@
 //! Labels, selectors and owner references.
 
+use std::collections::BTreeMap;
+
 use crds::names::{self, Component};
 use serde_json::{Value, json};
 
@@ -34,6 +36,17 @@ pub fn stable_labels(platform: &Platform, component: Component) -> Value {
 pub fn owned(platform: &Platform, component: Component, name: &str) -> Value {
     let mut metadata = outliving(platform, component, name);
     metadata["ownerReferences"] = json!([owner(platform)]);
+    metadata
+}
+
+/// Metadata of an object that watches the platform, with labels of the user's by which others find it. Ours win.
+pub fn labelled(platform: &Platform, name: &str, additions: &BTreeMap<String, String>) -> Value {
+    let mut metadata = owned(platform, Component::Monitoring, name);
+    let own = metadata["labels"].take();
+    metadata["labels"] = json!(additions);
+    if let (Some(labels), Value::Object(own)) = (metadata["labels"].as_object_mut(), own) {
+        labels.extend(own);
+    }
     metadata
 }
 

@@ -21,12 +21,14 @@ pub fn build(platform: &Platform) -> Vec<Object> {
     )];
     if matches!(platform.database, Database::Managed(_)) {
         let peers = [Component::Postgres, Component::Api, Component::Migration].map(pods);
+        let mut callers = vec![pods(Component::Postgres), operator()];
+        callers.extend(scrapers(platform));
         policies.push(policy(
             platform,
             Component::Postgres,
             &json!([
                 {"from": peers, "ports": [port(names::POSTGRES_PORT)]},
-                {"from": [pods(Component::Postgres), operator()], "ports": [port(names::PATRONI_PORT)]},
+                {"from": callers, "ports": [port(names::PATRONI_PORT)]},
             ]),
         ));
     }
@@ -42,6 +44,16 @@ pub fn build(platform: &Platform) -> Vec<Object> {
 /// The operator's pods, in whatever namespace they run.
 fn operator() -> Value {
     json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {names::NAME_LABEL: names::MANAGED_BY}}})
+}
+
+/// Whoever reads the metrics of PostgreSQL.
+fn scrapers(platform: &Platform) -> Option<Value> {
+    let monitors = &platform.spec.monitoring.pod_monitor;
+    (monitors.enabled && !monitors.namespaces.is_empty()).then(|| {
+        json!({"namespaceSelector": {"matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "In", "values": monitors.namespaces},
+        ]}})
+    })
 }
 
 fn port(port: u16) -> Value {

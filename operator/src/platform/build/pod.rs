@@ -85,12 +85,17 @@ pub fn field_env(name: &str, path: &str) -> Value {
 
 /// The annotation that makes pods roll when what they cannot reload has changed.
 pub fn checksum(parts: &[&str]) -> Value {
+    json!({names::CHECKSUM_ANNOTATION: digest(parts)})
+}
+
+/// A short digest of texts, and of where one ends and the next begins.
+pub fn digest(parts: &[&str]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
         digest.update(part.len().to_le_bytes());
         digest.update(part.as_bytes());
     }
-    json!({names::CHECKSUM_ANNOTATION: hex(&digest.finalize()[..8])})
+    hex(&digest.finalize()[..8])
 }
 
 /// Lower-case hexadecimal digits.

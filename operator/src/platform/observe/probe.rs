@@ -26,8 +26,8 @@ use super::pods::Pod;
 use super::secrets::Credentials;
 use super::sentinel::{self, Sentinel, View, pod_name};
 use super::state::StateMap;
-use super::{World, pods, secrets as held};
-use crate::platform::build::{metadata, postgres_access, secrets};
+use super::{World, edge, pods, secrets as held};
+use crate::platform::build::{ingress, metadata, postgres_access, secrets};
 use crate::platform::cache::NamespaceCache;
 use crate::platform::deadline::bounded;
 use crate::platform::object::{Key, Kind};
@@ -86,14 +86,18 @@ impl Probe {
             now,
             objects,
             pods,
+            apis: cache.apis(),
+            edge: edge::look(platform, cache),
             ..World::default()
         };
-        let (read, refusals, state) = tokio::try_join!(
+        let (read, refusals, state, certificate) = tokio::try_join!(
             self.secrets(platform),
             self.refusals(platform, &world),
-            self.patroni_state(platform)
+            self.patroni_state(platform),
+            self.certificate(platform)
         )?;
         (world.refusals, world.refused) = refusals;
+        world.edge.certificate = certificate;
         world.objects.extend(state);
         let values = take_in(platform, &mut world, read);
         let redis_secret = values.get(&names::component(&platform.name, Component::Redis));
@@ -190,6 +194,15 @@ impl Probe {
             uid: map.uid().unwrap_or_default(),
         });
         Ok(maps.collect())
+    }
+
+    /// Whether the Secret with the host's certificate exists. Its content is nobody's business here, so it is not read.
+    async fn certificate(&self, platform: &Platform) -> Result<Option<bool>, kube::Error> {
+        let Some(name) = ingress::certificate(platform).filter(|_| platform.spec.ingress.enabled) else {
+            return Ok(None);
+        };
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &platform.namespace);
+        Ok(Some(bounded(api.get_metadata_opt(&name)).await?.is_some()))
     }
 
     /// Why pods that should exist do not. Deployments say it in a condition, the others only in an event.

@@ -1,9 +1,12 @@
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use super::*;
 use crate::platform::assess::assess;
-use crate::platform::build::migration_job;
+use crate::platform::build::{migration_job, monitoring};
 use crate::platform::fixtures::{platform, running_pod};
+use crate::platform::observe::apis::Apis;
 use crate::platform::observe::deep::{Check, Deep};
 use crate::platform::observe::patroni::{Cluster, Member};
 use crate::platform::observe::pods::{self, Pod, Problem};
@@ -43,15 +46,20 @@ fn healthy(platform: &Platform) -> World {
         "status": {"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3},
     });
     let done = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+    let watching = monitoring::build(platform, &Apis::default());
+    let mut objects: BTreeMap<Key, Value> = watching
+        .into_iter()
+        .map(|object| (object.key, object.manifest))
+        .collect();
+    objects.extend([
+        (Key::new(Kind::Deployment, "acme-api"), deployment),
+        (
+            Key::new(Kind::Job, migration_job::name(platform, &World::default())),
+            done,
+        ),
+    ]);
     World {
-        objects: [
-            (Key::new(Kind::Deployment, "acme-api"), deployment),
-            (
-                Key::new(Kind::Job, migration_job::name(platform, &World::default())),
-                done,
-            ),
-        ]
-        .into(),
+        objects,
         patroni: Some(Cluster {
             members,
             writable: true,
