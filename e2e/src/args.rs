@@ -32,6 +32,8 @@ pub enum Command {
     Test,
     /// The operator under faults at each of its requests.
     Sweep,
+    /// What people install, without a cluster: the chart and the kustomize bases.
+    Manifests,
     /// The end-to-end layer of the tests alone; its cluster stays up.
     Slice,
     /// Named end-to-end scenarios on a cluster of three nodes.

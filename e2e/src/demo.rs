@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use crate::client::{Client, Events};
 use crate::cluster::{Cluster, Endpoint};
 use crate::images::{self, Image, Name};
+use crate::install;
 use crate::journey::{self, Person};
 use crate::paths::Paths;
-use crate::platform::{self, Platform};
+use crate::platform::Platform;
 use crate::stage::Steps;
 use crate::transcript::Transcript;
 use crate::writer::Writer;
@@ -87,7 +88,10 @@ pub async fn prepare_nodes(
         )
         .await?;
     steps
-        .run("install the operator", platform::install(&cluster, &images))
+        .run(
+            "install the operator",
+            install::install_with_kustomize(&cluster, &images),
+        )
         .await?;
     Ok((cluster, images))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
@@ -26,9 +26,20 @@ const GENERATED: [(&str, &str, Option<&str>); 5] = [
     ("api-server/openapi.json", "tanka-api", Some("openapi")),
 ];
 
+/// Files that are written once and needed in two places: Helm reads only what is in the chart, and Flux takes no symbolic links.
+const COPIED: [(&str, &str); 2] = [
+    (
+        "config/operator/rbac.yaml",
+        "charts/tanka-operator/files/rbac.yaml",
+    ),
+    (GENERATED[0].0, "charts/tanka-operator/files/crds.yaml"),
+];
+
 /// Writes the files, or with `check` fails where they differ.
 pub async fn run(paths: &Paths, check: bool) -> Result<()> {
     if !check {
+        // First what takes no time, for whoever has changed only that.
+        copies(&paths.repo, check)?;
         sql_data(paths).await?;
     }
     // The selection that the tests are compiled with, so that nothing is compiled for this alone.
@@ -48,6 +59,18 @@ pub async fn run(paths: &Paths, check: bool) -> Result<()> {
             );
         } else {
             fs::write(&path, text).with_context(|| format!("failed to write {file}"))?;
+        }
+    }
+    copies(&paths.repo, check)
+}
+
+fn copies(repo: &Path, check: bool) -> Result<()> {
+    for (source, copy) in COPIED {
+        let text = fs::read(repo.join(source)).with_context(|| format!("failed to read {source}"))?;
+        if !check {
+            fs::write(repo.join(copy), text).with_context(|| format!("failed to write {copy}"))?;
+        } else if fs::read(repo.join(copy)).ok() != Some(text) {
+            bail!("{copy} is no copy of {source}: run `make generate`, or copy it, and commit the result");
         }
     }
     Ok(())

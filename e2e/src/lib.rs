@@ -20,9 +20,11 @@ pub mod dev;
 pub mod generate;
 pub mod history;
 pub mod images;
+pub mod install;
 pub mod journey;
 pub mod kubernetes;
 pub mod lint;
+pub mod manifests;
 pub mod paths;
 pub mod platform;
 pub mod process;
@@ -33,6 +35,7 @@ pub mod slice;
 pub mod stage;
 pub mod suite;
 pub mod sweep;
+pub mod tools;
 pub mod transcript;
 pub mod writer;
 
@@ -48,6 +51,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dev => done(dev::run(&paths).await),
         Command::Lint => done(lint::run(&paths).await),
         Command::Alerts => done(alerts::run(&paths).await),
+        Command::Manifests => done(manifests::check(&paths).await),
         Command::Test => done(suite::run(&paths).await),
         Command::Sweep => done(sweep::run(&paths).await),
         Command::Slice => done(suite::slice(&paths).await),

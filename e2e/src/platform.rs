@@ -1,51 +1,11 @@
-//! Installing the operator and a platform, and looking at it as a person would.
+//! A platform on a cluster, looked at as a person would.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::images::{Image, Name};
-
-/// Names of the images in the manifests, which stand for what was built.
-const RELEASED: [(Name, &str); 4] = [
-    (Name::Operator, "tanka/operator:0.1.0"),
-    (Name::ApiServer, "tanka/api-server:0.1.0"),
-    (Name::Postgres, "tanka/postgres:0.1.0"),
-    (Name::Redis, "tanka/redis:0.1.0"),
-];
-
-/// Loads the images and installs the operator with them; waits until it stands.
-pub async fn install(cluster: &Cluster, images: &BTreeMap<Name, Image>) -> Result<()> {
-    let mut manifests = cluster.get(&["kustomize", "config/operator"]).await?;
-    for (name, released) in RELEASED {
-        let image = images
-            .get(&name)
-            .with_context(|| format!("the image {} was not built", name.as_str()))?;
-        manifests = manifests.replace(released, &image.reference);
-    }
-    cluster.apply(&manifests).await?;
-    let wait = [
-        "wait",
-        "--for=condition=Established",
-        "crd/tankaplatforms.tanka.dev",
-        "--timeout=60s",
-    ];
-    cluster.get(&wait).await?;
-    cluster
-        .get(&[
-            "-n",
-            "tanka-system",
-            "rollout",
-            "status",
-            "deployment/tanka-operator",
-            "--timeout=120s",
-        ])
-        .await?;
-    Ok(())
-}
 
 /// A platform by namespace and name.
 #[derive(Debug, Clone)]

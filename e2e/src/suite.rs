@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::stage::Steps;
-use crate::{alerts, demo, scenarios, slice};
+use crate::tools::Tools;
+use crate::{alerts, demo, install, manifests, scenarios, slice};
 
 /// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
 const CLUSTER: &str = "tanka-test";
@@ -90,6 +91,9 @@ async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
     steps
         .run("alerts and dashboards under promtool", alerts::run(paths))
         .await?;
+    steps
+        .run("what people install: Helm and kustomize", manifests::check(paths))
+        .await?;
     let cluster = steps
         .run("build the cluster's programs", Cluster::build(paths, CLUSTER))
         .await?;
@@ -140,21 +144,13 @@ async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
 }
 
 async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
-    let cluster = demo::prepare(paths, steps, CLUSTER).await?;
+    let (cluster, images) = demo::prepare_nodes(paths, steps, CLUSTER, 1).await?;
     if let Ok(boot) = cluster.boot() {
         eprintln!("    from binaries to nodes ready: {:.1} s", boot.total_seconds);
     }
     let outcome = slice::run(&cluster, steps, moment()).await;
     let outcome = match outcome {
-        Ok(()) => {
-            let quick = scenarios::choose(&[], true)?;
-            steps
-                .run(
-                    "scenarios, the quick ones",
-                    scenarios::play(paths, &cluster, &quick),
-                )
-                .await
-        }
+        Ok(()) => after_slice(paths, &cluster, &images, steps).await,
         failed => failed,
     };
     if outcome.is_err() {
@@ -176,6 +172,35 @@ async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
         eprintln!("{picture}\n{log}");
     }
     outcome
+}
+
+/// What needs a cluster on which a platform runs: another way to install, and the quick scenarios.
+async fn after_slice(
+    paths: &Paths,
+    cluster: &Cluster,
+    images: &install::Images,
+    steps: &mut Steps,
+) -> Result<()> {
+    steps
+        .run(
+            "every object that runs keeps the rules",
+            install::hardened(cluster),
+        )
+        .await?;
+    let tools = Tools::build(paths).await?;
+    steps
+        .run(
+            "from kustomize to Helm, upgrade, removal: no platform notices",
+            install::changes_hands(cluster, &tools, images),
+        )
+        .await?;
+    let quick = scenarios::choose(&[], true)?;
+    steps
+        .run(
+            "scenarios, the quick ones",
+            scenarios::play(paths, cluster, &quick),
+        )
+        .await
 }
 
 /// Runs a line in the repository, with its output passed on.

@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Where the runbooks of alerts are: a URL, to which the name of a page is added.
     #[arg(long, env = "TANKA_RUNBOOKS_URL", default_value = crate::alerts::RUNBOOKS)]
     pub runbooks_url: String,
+    /// Where traces go, over http/protobuf, such as http://collector.observability.svc:4318; no traces when absent.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// Images of the release.
     #[command(flatten)]
     pub images: ImageArguments,

@@ -8,3 +8,4 @@ pub mod leader;
 pub mod metrics;
 pub mod platform;
 pub mod run;
+pub mod telemetry;

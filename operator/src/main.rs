@@ -1,6 +1,7 @@
 //! Entry point of the operator.
 
 use clap::Parser;
+use operator::telemetry::Telemetry;
 
 fn main() -> anyhow::Result<()> {
     // Two providers in one graph would panic at the first connection; this one is chosen before anything connects.
@@ -8,8 +9,11 @@ fn main() -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let arguments = operator::args::Arguments::parse();
-    tokio::runtime::Builder::new_multi_thread()
+    let telemetry = Telemetry::start(&arguments)?;
+    let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(operator::run::run(arguments))
+        .block_on(operator::run::run(arguments));
+    telemetry.end();
+    outcome
 }

@@ -100,9 +100,11 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API server fails; the next look comes after a pause.
+#[tracing::instrument(name = "look", skip_all, fields(platform.name = object.name_any(), platform.namespace = object.namespace(), otel.status_code = tracing::field::Empty))]
 pub async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let outcome = caught(Box::pin(guarded(&object, &context))).await;
     let Err(error) = &outcome else { return outcome };
+    tracing::Span::current().record("otel.status_code", "ERROR");
     if let Error::Kubernetes(kube::Error::Api(status)) = error
         && status.code == 403
     {
@@ -239,6 +241,7 @@ async fn recall(platform: &Platform, context: &Context, world: &mut World) -> Re
 }
 
 /// Writes what was seen, if it differs from what is written already.
+#[tracing::instrument(skip_all)]
 async fn report(
     stored: &TankaPlatform,
     platform: &Platform,

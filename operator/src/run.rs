@@ -11,9 +11,8 @@ use kube::api::Api;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use crate::args::{Arguments, LogFormat};
+use crate::args::Arguments;
 use crate::health::{self, Readiness};
 use crate::keeper::Keeper;
 use crate::leader;
@@ -25,7 +24,6 @@ use crate::metrics::Metrics;
 /// # Errors
 /// When the API server's address is not known, ours cannot be bound, or the lease is lost.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    start_log(&arguments)?;
     let metrics = Metrics::default();
     let readiness = Readiness::default();
     let stop = CancellationToken::new();
@@ -122,16 +120,6 @@ async fn connection() -> anyhow::Result<ClientConfig> {
     // sent again would be sent for a plan that is old, or by a process that does not lead any more.
     config.default_retry = false;
     Ok(config)
-}
-
-fn start_log(arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log).context("TANKA_LOG is not a tracing filter")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    match arguments.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.init(),
-    }
-    Ok(())
 }
 
 struct Signals {

@@ -63,6 +63,7 @@ impl Applier {
     ///
     /// # Errors
     /// Only where the API server cannot be reached or failed itself; refusals are answers.
+    #[tracing::instrument(skip_all)]
     pub async fn apply(
         &self,
         platform: &Platform,

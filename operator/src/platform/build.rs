@@ -22,3 +22,4 @@ pub mod postgres_statefulset;
 pub mod redis_service;
 pub mod redis_statefulset;
 pub mod secrets;
+pub mod service_account;

@@ -33,7 +33,7 @@ use super::assess::Assessment;
 use super::build::secrets::SecretRequest;
 use super::build::{
     api_config, api_deployment, api_service, hpa, migration_job, monitoring, network_policies, pdb,
-    postgres_access, postgres_patroni, postgres_services, redis_service, secrets,
+    postgres_access, postgres_patroni, postgres_services, redis_service, secrets, service_account,
 };
 use super::object::{Key, Kind, Object};
 use super::observe::{World, secrets as held};
@@ -181,12 +181,15 @@ fn foundation(
         }
     }
     if let Cache::Managed(redis) = &platform.cache {
+        objects.push(service_account::build(platform, Component::Redis));
         objects.push(redis_service::build(platform));
         objects.push(pdb::build(platform, Component::Redis));
         let upkeep = redis::upkeep(platform, redis, world);
         objects.extend(upkeep.set);
         actions.extend(upkeep.actions);
     }
+    objects.push(service_account::build(platform, Component::Migration));
+    objects.push(service_account::build(platform, Component::Api));
     objects.push(api_config::build(&listed, other_files));
     (objects, actions)
 }

@@ -19,3 +19,4 @@ mod reconcile;
 mod rights;
 mod rollout;
 mod rules;
+mod traces;

@@ -65,6 +65,7 @@ fn template(platform: &Platform, world: &World) -> Value {
             .unwrap_or_default(),
     );
     let mut spec = json!({
+        "serviceAccountName": names::component(&platform.name, Component::Api),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "securityContext": pod::security_context(pod::APP_USER),

@@ -71,6 +71,7 @@ pub fn build(platform: &Platform, world: &World) -> Object {
                 "metadata": {"labels": metadata::stable_labels(platform, Component::Migration)},
                 "spec": {
                     "restartPolicy": "Never",
+                    "serviceAccountName": names::component(&platform.name, Component::Migration),
                     "automountServiceAccountToken": false,
                     "enableServiceLinks": false,
                     "securityContext": pod::security_context(pod::APP_USER),

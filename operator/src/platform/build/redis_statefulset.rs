@@ -36,6 +36,7 @@ fn template(platform: &Platform, redis: &ManagedRedis, name: &str) -> Value {
     json!({
         "metadata": {"labels": metadata::stable_labels(platform, Component::Redis)},
         "spec": {
+            "serviceAccountName": name,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "securityContext": pod::security_context(pod::REDIS_USER),

@@ -70,6 +70,7 @@ impl Probe {
     ///
     /// # Errors
     /// Only the API server's; a pod that does not answer is an observation.
+    #[tracing::instrument(skip_all)]
     pub async fn observe(
         &self,
         platform: &Platform,
