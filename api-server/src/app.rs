@@ -3,13 +3,14 @@
 pub mod deep;
 pub mod ready;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::config::Config;
+use crds::config::{Config, Embeddings};
 
 use self::deep::{DeepCheck, Report};
 use self::ready::{Readiness, Schema};
 use crate::access::Tokens;
+use crate::cache::Cache;
 use crate::config::Live;
 use crate::hashing::Hashing;
 use crate::keys::Keys;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::realtime::Hub;
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
+use crate::search::endpoint::Endpoint;
 
 /// Parts of the server.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Parts {
     pub limiter: Limiter,
     /// Guesses of passwords.
     pub guesses: Guesses,
+    /// Cached answers.
+    pub cache: Cache,
     /// Password hashing.
     pub hashing: Hashing,
     /// Real-time events.
@@ -57,6 +61,7 @@ struct Inner {
     parts: Parts,
     schema: Schema,
     deep: DeepCheck,
+    endpoint: Mutex<Option<(Embeddings, Option<Endpoint>)>>,
 }
 
 impl App {
@@ -66,6 +71,7 @@ impl App {
             parts,
             schema: Schema::default(),
             deep: DeepCheck::default(),
+            endpoint: Mutex::default(),
         }))
     }
 
@@ -107,6 +113,29 @@ impl App {
     /// Guesses of passwords.
     pub fn guesses(&self) -> &Guesses {
         &self.0.parts.guesses
+    }
+
+    /// Cached answers.
+    pub fn cache(&self) -> &Cache {
+        &self.0.parts.cache
+    }
+
+    /// The endpoint for embeddings, if one is configured.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let settings = &self.config().embeddings;
+        let mut kept = self.0.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, endpoint)) = &*kept
+            && of == settings
+        {
+            return endpoint.clone();
+        }
+        let endpoint = Endpoint::of(settings).and_then(|endpoint| {
+            endpoint
+                .inspect_err(|error| tracing::error!(%error, "memories are searched by words only"))
+                .ok()
+        });
+        *kept = Some((settings.clone(), endpoint.clone()));
+        endpoint
     }
 
     /// Password hashing.

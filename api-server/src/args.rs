@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
+use crate::cache::warm::Mode;
 use crate::domain::principal::Role;
 use crate::telemetry::LogFormat;
 
@@ -34,8 +35,85 @@ pub enum Command {
     /// Work with the configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at the cache, fill it, empty it.
+    Cache {
+        /// Configuration file of the servers.
+        #[arg(
+            long,
+            default_value = "/etc/tanka/tanka.yaml",
+            env = "TANKA_CONFIG",
+            global = true
+        )]
+        config: PathBuf,
+        /// What to do.
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
+    /// Look at the database.
+    Db {
+        /// Configuration file of the servers.
+        #[arg(
+            long,
+            default_value = "/etc/tanka/tanka.yaml",
+            env = "TANKA_CONFIG",
+            global = true
+        )]
+        config: PathBuf,
+        /// What to look at.
+        #[command(subcommand)]
+        command: DatabaseCommand,
+    },
     /// Print the OpenAPI document.
     Openapi,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Print counts of all servers.
+    Stats,
+    /// Load answers before somebody asks.
+    Warm {
+        /// What to load.
+        #[arg(long, value_enum, default_value_t = Mode::Full)]
+        mode: Mode,
+        /// At most so many of each, 1 to 10,000.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// People who were here in so many days, 1 to 365.
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+    },
+    /// Drop what is cached, on every server.
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+    Invalidate {
+        /// Everything of one person.
+        #[arg(long, group = "what")]
+        user: Option<Uuid>,
+        /// Everything of one kind, such as `memories` or `plan_catalog`.
+        #[arg(long, group = "what")]
+        prefix: Option<String>,
+        /// Everything of one entity, such as `plan_catalog:v1:-:-`.
+        #[arg(long, group = "what")]
+        key: Option<String>,
+    },
+}
+
+/// What to look at in the database.
+#[derive(Debug, Subcommand)]
+pub enum DatabaseCommand {
+    /// Connections: how many, how busy, how many more there may be.
+    Pool,
+    /// Slow statements.
+    Slow {
+        /// Milliseconds from which on a statement is slow.
+        #[arg(long, default_value_t = 100)]
+        threshold: u32,
+    },
+    /// Indexes and their use.
+    Indexes,
+    /// Blocks that are found in shared buffers.
+    Cache,
 }
 
 /// Where to serve, and with what.

@@ -5,9 +5,12 @@ pub mod audit;
 pub mod conversation;
 pub mod event;
 pub mod membership;
+pub mod memory;
 pub mod page;
+pub mod plan;
 pub mod principal;
 pub mod settings;
+pub mod tariff;
 pub mod token;
 
 /// A value that a person gave and that is not acceptable, in words for that person.

@@ -20,3 +20,8 @@ pub fn id() -> Uuid {
 pub fn jitter(base: Duration) -> Duration {
     base.mul_f64(rand::random_range(0.5..1.5))
 }
+
+/// A number above 0, at most 1, each as likely as the other.
+pub fn uniform() -> f64 {
+    1.0 - rand::random_range(0.0..1.0)
+}

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::access::{Tokens, watch};
 use crate::app::{App, Parts};
+use crate::cache::{Cache, news, stats, warm};
 use crate::config::Live;
 use crate::config::load::Fingerprint;
 use crate::config::reload::Reloader;
@@ -27,7 +28,7 @@ use crate::realtime::{Hub, subscription};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
 use crate::server::Server;
-use crate::{sweep, telemetry};
+use crate::{search, sweep, telemetry};
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -75,10 +76,15 @@ impl Launch {
         let app = assemble(live, metrics, self.keys, lifecycle.clone())?;
         let waiting = app.clone();
         tokio::spawn(async move {
-            lifecycle
-                .stop
+            let stop = lifecycle.stop;
+            if stop
                 .run_until_cancelled(waiting.wait_for_schema())
                 .await
+                .is_some()
+            {
+                let (cache, redis, live) = (waiting.cache(), waiting.redis(), waiting.live());
+                warm::follow(cache.clone(), redis.clone(), live.clone(), stop).await;
+            }
         });
         let address = listen(&app, self.listen, http::router(&app)?).await?;
         let ops_address = listen(&app, self.ops_listen, http::ops::router(&app)).await?;
@@ -117,7 +123,21 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
     lifecycle.background("access listen", listen);
     let limiter = Limiter::new(redis.clone(), metrics.limits.clone());
     let guesses = Guesses::new(redis.clone(), limiter.clone(), metrics.limits.clone());
-    lifecycle.background("sweep", sweep::run(database.clone(), live.clone(), stop));
+    lifecycle.background("sweep", sweep::run(database.clone(), live.clone(), stop.clone()));
+    let cache = Cache::new(
+        live.clone(),
+        database.clone(),
+        redis.clone(),
+        metrics.cache.clone(),
+    );
+    database.set_cache(Arc::new(cache.clone()));
+    lifecycle.background("cache look", news::watch(cache.clone(), stop.clone()));
+    let listen = news::listen(cache.clone(), redis.clone(), stop.clone());
+    lifecycle.background("cache listen", listen);
+    let counts = stats::share(cache.clone(), redis.clone(), stop.clone());
+    lifecycle.background("cache counts", counts);
+    let embed = search::worker::run(database.clone(), live.clone(), stop);
+    lifecycle.background("embeddings", embed);
     let hashing = Hashing::new(metrics.hashing.clone())?;
     Ok(App::new(Parts {
         live,
@@ -127,6 +147,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         tokens,
         limiter,
         guesses,
+        cache,
         hashing,
         hub,
         metrics,

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::cache::counts::CacheCounts;
+
 /// Content type of the exposition.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -43,6 +45,8 @@ pub struct Metrics {
     pub access: AccessMetrics,
     /// Limits of requests and guesses.
     pub limits: LimitMetrics,
+    /// The cache.
+    pub cache: CacheCounts,
 }
 
 impl Metrics {
@@ -57,6 +61,7 @@ impl Metrics {
         let config = ConfigMetrics::register(tanka);
         let access = AccessMetrics::register(tanka);
         let limits = LimitMetrics::register(tanka);
+        let cache = CacheCounts::register(tanka);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -73,6 +78,7 @@ impl Metrics {
             config,
             access,
             limits,
+            cache,
         })
     }
 

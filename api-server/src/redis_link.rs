@@ -57,6 +57,8 @@ pub struct Connected {
     pub connection: MultiplexedConnection,
     /// For connections of other kinds to the same server.
     pub client: Client,
+    /// Names the history of its data: another one means that data may have been lost or have come back.
+    pub replication_id: String,
 }
 
 /// The way to Redis. Clones share the connection.
@@ -114,9 +116,9 @@ impl RedisLink {
                 Ok(connected) => {
                     tracing::info!("connected to Redis");
                     (pause, silent) = (PAUSE.0, false);
-                    let mut connection = connected.connection.clone();
+                    let known = connected.clone();
                     self.set(Some(connected), &metrics);
-                    let error = check(&mut connection, &live, &settings).await;
+                    let error = check(known, &live, &settings).await;
                     self.set(None, &metrics);
                     tracing::warn!(%error, "connection to Redis was lost, working without it");
                 }
@@ -133,11 +135,13 @@ impl RedisLink {
 }
 
 /// Ends when the connection no longer works or other settings are in force.
-async fn check(connection: &mut MultiplexedConnection, live: &Live, settings: &Redis) -> LinkError {
+async fn check(mut known: Connected, live: &Live, settings: &Redis) -> LinkError {
     loop {
         tokio::time::sleep(CHECK).await;
-        if let Err(error) = require_primary(connection).await {
-            return error;
+        match require_primary(&mut known.connection).await {
+            Ok(id) if id == known.replication_id => {}
+            Ok(_) => return LinkError::NotPrimary,
+            Err(error) => return error,
         }
         if live.get().redis != *settings {
             return LinkError::NotPrimary;
@@ -145,15 +149,21 @@ async fn check(connection: &mut MultiplexedConnection, live: &Live, settings: &R
     }
 }
 
-async fn require_primary(connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
-    let role: redis::Value = redis::cmd("ROLE").query_async(connection).await?;
-    let redis::Value::Array(parts) = role else {
-        return Err(LinkError::NotPrimary);
+/// The replication id of a primary.
+async fn require_primary(connection: &mut MultiplexedConnection) -> Result<String, LinkError> {
+    let mut question = redis::cmd("INFO");
+    question.arg("replication");
+    let text: String = question.query_async(connection).await?;
+    primary_id(&text).ok_or(LinkError::NotPrimary)
+}
+
+/// The replication id in `INFO replication`, if it describes a primary.
+fn primary_id(info: &str) -> Option<String> {
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
     };
-    match parts.into_iter().next().map(redis::from_redis_value::<String>) {
-        Some(Ok(role)) if role == "master" => Ok(()),
-        _ => Err(LinkError::NotPrimary),
-    }
+    (field("role")? == "master").then(|| field("master_replid").unwrap_or_default().to_owned())
 }
 
 async fn connect(settings: &Redis) -> Result<Connected, LinkError> {
@@ -165,8 +175,12 @@ async fn connect(settings: &Redis) -> Result<Connected, LinkError> {
     let mut connection = client
         .get_multiplexed_async_connection_with_config(&limits())
         .await?;
-    require_primary(&mut connection).await?;
-    Ok(Connected { connection, client })
+    let replication_id = require_primary(&mut connection).await?;
+    Ok(Connected {
+        connection,
+        client,
+        replication_id,
+    })
 }
 
 fn limits() -> AsyncConnectionConfig {
@@ -222,4 +236,17 @@ fn address(host: String, port: u16, password: Option<&str>) -> Result<Connection
         settings = settings.set_password(password);
     }
     Ok((host, port).into_connection_info()?.set_redis_settings(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_is_told_from_a_replica() {
+        let info = "# Replication\r\nrole:master\r\nconnected_slaves:0\r\nmaster_replid:abc123\r\nmaster_replid2:0\r\n";
+        assert_eq!(primary_id(info).as_deref(), Some("abc123"));
+        assert_eq!(primary_id(&info.replace("role:master", "role:slave")), None);
+        assert_eq!(primary_id(""), None);
+    }
 }

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, NewUser};
 use crate::args::{AdminCommand, Arguments, Command, ConfigCommand, MigrateArguments, ServeArguments};
+use crate::command::{self, Operation};
 use crate::config::load::load;
 use crate::keys::Keys;
 use crate::launch::Launch;
@@ -30,6 +31,18 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Command::Admin(command) => admin(command).await,
         Command::Config(ConfigCommand::Check { file }) => check_config(file),
         Command::Config(ConfigCommand::Example) => print(EXAMPLE),
+        Command::Cache { config, command } => {
+            operate(config, async |operation| {
+                command::cache::run(operation, command).await
+            })
+            .await
+        }
+        Command::Db { config, command } => {
+            operate(config, async |operation| {
+                command::database::run(operation, command).await
+            })
+            .await
+        }
         Command::Openapi => http::openapi::document()
             .map_err(Into::into)
             .and_then(|text| print(&text)),
@@ -150,6 +163,17 @@ async fn admin(command: &AdminCommand) -> anyhow::Result<()> {
         }
     };
     print(&format!("{id}\n"))
+}
+
+/// Runs a command of who operates the platform, and prints what it answers.
+async fn operate(
+    config: &Path,
+    command: impl AsyncFnOnce(&Operation) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let operation = Operation::open(config).await?;
+    let outcome = command(&operation).await;
+    operation.close().await;
+    print(&outcome?)
 }
 
 fn check_config(file: &Path) -> anyhow::Result<()> {

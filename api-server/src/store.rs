@@ -3,16 +3,24 @@
 pub mod access;
 pub mod accounts;
 pub mod conversations;
+pub mod embeddings;
+pub mod everyone;
 pub mod health;
 pub mod idempotency;
+pub mod inspect;
+pub mod invalidations;
 pub mod invitations;
 pub mod logs;
 pub mod maintenance;
+pub mod memories;
 pub mod messages;
 pub mod outbox;
 pub mod people;
+pub mod plans;
+pub mod search;
 pub mod sessions;
 pub mod tenants;
+pub mod usage;
 
 use crate::routing::StoreError;
 

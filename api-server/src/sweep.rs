@@ -8,12 +8,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Live;
 use crate::entropy;
 use crate::routing::{Fleet, Scope};
+use crate::store::invalidations::ForgetInvalidations;
 use crate::store::maintenance::Sweep;
 
 /// Time between sweeps of one process; jitter spreads processes.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Limit of one sweep.
 const LIMIT: Duration = Duration::from_secs(8);
+/// How long rows of invalidations are kept: every process looks at them each second.
+const INVALIDATIONS: Duration = Duration::from_mins(10);
 
 /// Sweeps until told to stop.
 pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
@@ -33,6 +36,10 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
             Ok(swept) if swept.output > 0 => tracing::debug!(rows = swept.output, "removed expired rows"),
             Ok(_) => {}
             Err(error) => tracing::debug!(error = ?error, "nothing was swept"),
+        }
+        let old = ForgetInvalidations { age: INVALIDATIONS };
+        if let Err(error) = database.write(scope, old).await {
+            tracing::debug!(error = ?error, "invalidations were not swept");
         }
     }
 }

@@ -35,6 +35,10 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub cache: Cache,
+    /// Endpoint that turns texts into vectors.
+    #[serde(default)]
+    #[garde(dive)]
+    pub embeddings: Embeddings,
     /// Requests per person.
     #[serde(default)]
     #[garde(dive)]
@@ -245,6 +249,18 @@ section! {
         l1_capacity: Size = Size::from_mib(64), [skip];
         /// Time to live of each kind of entry.
         ttl: CacheTtl = CacheTtl::default(), [skip];
+        /// Loading before the first request.
+        warm_up: WarmUp = WarmUp::default(), [dive];
+    }
+}
+
+section! {
+    /// Loading before the first request.
+    WarmUp {
+        /// Whether a starting process loads what is asked most, unless another one has just done so.
+        on_start: bool = true, [skip];
+        /// Cron expressions (five fields, UTC) at which one process of all loads it anew.
+        schedules: Vec<String> = Vec::new(), [length(max = 8)];
     }
 }
 
@@ -267,6 +283,49 @@ section! {
         usage_analysis: Span = Span::from_secs(604_800), [skip];
         /// Anything else.
         default: Span = Span::from_secs(300), [skip];
+    }
+}
+
+/// An OpenAI-compatible endpoint that turns texts into vectors. Without one, memories are searched by their words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Embeddings {
+    /// Base address, such as `https://api.openai.com/v1`; `/embeddings` is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[garde(inner(length(min = 8, max = 512)), custom(web_address()))]
+    pub url: Option<String>,
+    /// Model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[garde(inner(length(min = 1, max = 128)), custom(model_of(self.url.as_ref())))]
+    pub model: Option<String>,
+    /// Length of its vectors, where the model allows to choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[garde(inner(range(min = 1, max = 4000)))]
+    pub dimensions: Option<u32>,
+    /// File that holds the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub api_key_file: Option<PathBuf>,
+}
+
+fn web_address() -> impl FnOnce(&Option<String>, &()) -> garde::Result {
+    |url, ()| {
+        let known = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        if url.as_ref().is_none_or(known) {
+            Ok(())
+        } else {
+            Err(garde::Error::new("must begin with https:// or http://"))
+        }
+    }
+}
+
+fn model_of(url: Option<&String>) -> impl FnOnce(&Option<String>, &()) -> garde::Result + '_ {
+    move |model, ()| {
+        if url.is_some() && model.is_none() {
+            Err(garde::Error::new("name the model of the endpoint"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -395,6 +454,8 @@ redis: {sentinels: ['redis-0.redis:26379']}
     #[case("cache: {l1Capacity: 64MB}", "64MB")]
     #[case("cache: {l1Capactiy: 64Mi}", "l1Capactiy")]
     #[case("rateLimit: {burst: 0}", "burst")]
+    #[case("embeddings: {url: 'ftp://somewhere', model: m}", "must begin with https://")]
+    #[case("embeddings: {url: 'https://somewhere/v1'}", "name the model")]
     #[case("http: {trustedProxies: [10.0.0.1/33]}", "trustedProxies")]
     fn a_mistake_is_named(#[case] line: &str, #[case] named: &str) {
         let error = parse(&format!("{LEAST}{line}\n")).unwrap_err();

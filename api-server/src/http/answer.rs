@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::cache::{Found, Source};
 use crate::domain::page::Page;
 use crate::routing::{Served, Written};
 
@@ -100,13 +101,47 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
+/// Whether the answer was cached: `hit`, `miss` or `stale`.
+pub const CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// The answer to a read that goes through the cache.
+#[derive(Debug)]
+pub struct Kept(pub Found);
+
+impl IntoResponse for Kept {
+    fn into_response(self) -> Response {
+        let Found { json, source } = self.0;
+        let kept = match &source {
+            Source::Local | Source::Shared => "hit",
+            Source::Database(_) => "miss",
+            Source::Stale => "stale",
+        };
+        let mut response = (
+            [
+                (axum::http::header::CONTENT_TYPE, "application/json"),
+                (CACHE, kept),
+            ],
+            json,
+        )
+            .into_response();
+        if let Source::Database(served) = source {
+            for (name, value) in served_headers(served) {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+        }
+        response
+    }
+}
+
 /// A page of a list.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
 pub struct List<T> {
     /// Rows.
     pub items: Vec<T>,
     /// Start of the next page, for `cursor`; absent on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 

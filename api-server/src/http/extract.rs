@@ -198,6 +198,30 @@ impl FromRequestParts<App> for Writer {
     }
 }
 
+/// A caller who operates the whole platform, beside what the caller is in a tenant.
+#[derive(Debug, Clone)]
+pub struct Operator(pub Caller);
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        if caller.person.may(Permission::Operate) {
+            Ok(Self(caller))
+        } else {
+            Err(ApiError::Forbidden("Only operators of the platform may do this."))
+        }
+    }
+}
+
+/// The parameters of an address.
+pub fn query<T: DeserializeOwned>(uri: &axum::http::Uri) -> Result<T, ApiError> {
+    let Query(query) =
+        Query::<T>::try_from_uri(uri).map_err(|error| ApiError::Malformed(error.body_text()))?;
+    Ok(query)
+}
+
 /// Whose access token this is: from the cache of this process, else by one query, or two when a replica may not have a session yet that
 /// was just made, or may not know of a change that this process has learned of.
 pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {

@@ -1,11 +1,15 @@
 //! Version 1 of the API. One file for each area; a file holds requests, answers, handlers and their description.
 
 pub mod auth;
+pub mod cache;
 pub mod conversations;
+pub mod memories;
 pub mod messages;
 pub mod people;
+pub mod plans;
 pub mod sessions;
 pub mod tenant;
+pub mod usage;
 pub mod users;
 pub mod ws;
 
@@ -17,11 +21,15 @@ use crate::app::App;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(auth::router())
+        .merge(cache::router())
         .merge(conversations::router())
+        .merge(memories::router())
         .merge(messages::router())
         .merge(people::router())
         .merge(sessions::router())
         .merge(tenant::router())
         .merge(users::router())
+        .merge(plans::router())
+        .merge(usage::router())
         .merge(ws::router())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crds::config::Config;
+use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use super::instance::{Instance, InstanceError, Observation, shares};
 use super::position::Position;
 use super::probe;
 use super::statement::Watch;
+use crate::cache::Target;
 use crate::config::Live;
 use crate::domain::event::Event;
 use crate::metrics::{DatabaseMetrics, InstanceLabels, PoolLabels};
@@ -45,6 +47,12 @@ pub trait AccessSink: Send + Sync {
     fn rights_changed(&self, people: &[Uuid]);
 }
 
+/// Takes what committed writes have replaced.
+pub trait InvalidationSink: Send + Sync {
+    /// Ends when nothing replaced is served any more by whoever can be told now; the table tells the others.
+    fn invalidated(&self, position: Position, changed: Vec<(i64, Target)>) -> BoxFuture<'static, ()>;
+}
+
 /// All instances of the configuration.
 #[derive(Clone)]
 pub struct Fleet(Arc<Inner>);
@@ -61,6 +69,7 @@ struct Inner {
     watch: Arc<Watch>,
     sink: OnceLock<Arc<dyn EventSink>>,
     access: OnceLock<Arc<dyn AccessSink>>,
+    cache: OnceLock<Arc<dyn InvalidationSink>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -105,6 +114,7 @@ impl Fleet {
             metrics,
             sink: OnceLock::new(),
             access: OnceLock::new(),
+            cache: OnceLock::new(),
             tasks,
             stop,
         }));
@@ -129,6 +139,11 @@ impl Fleet {
     /// Who is told whose rights committed writes have changed. Set once, before the first write.
     pub fn set_access_sink(&self, sink: Arc<dyn AccessSink>) {
         let _ = self.0.access.set(sink);
+    }
+
+    /// Who is told what committed writes have replaced. Set once, before the first write.
+    pub fn set_cache(&self, cache: Arc<dyn InvalidationSink>) {
+        let _ = self.0.cache.set(cache);
     }
 
     /// Takes over the instances of a configuration. Unchanged ones keep their connections.
@@ -273,7 +288,12 @@ impl Fleet {
     /// an interval late; the limit is lowered by it to keep what the configuration promises.
     pub(crate) fn max_lag(config: &Config) -> Duration {
         let wanted = config.database.max_replica_lag.get();
-        wanted.saturating_sub(probe::BEAT).max(wanted / 2)
+        wanted.saturating_sub(probe::pace(wanted).beat).max(wanted / 2)
+    }
+
+    /// How often instances are asked.
+    pub(super) fn pace(&self) -> probe::Pace {
+        probe::pace(self.0.live.get().database.max_replica_lag.get())
     }
 
     /// Brings gauges up to date; called when metrics are asked for.
@@ -369,5 +389,8 @@ mod tests {
         let text = "database: {instances: [{name: a, host: a}]}\nredis: {sentinels: ['r:1']}\n";
         let config = crds::config::parse(text).unwrap();
         assert_eq!(Fleet::max_lag(&config), Duration::from_millis(750));
+        let config =
+            crds::config::parse(&text.replace("{instances", "{maxReplicaLag: 200ms, instances")).unwrap();
+        assert_eq!(Fleet::max_lag(&config), Duration::from_millis(150));
     }
 }

@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::choose::Role;
 use super::position::Position;
 use super::statement::Session;
+use crate::cache::Target;
 use crate::domain::event::{Channel, Event, EventKind};
-use crate::store::outbox;
+use crate::store::{invalidations, outbox};
 
 /// In whose name, how long, and how fresh.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct Served {
     pub instance: String,
     /// What it was.
     pub role: Role,
+    /// Every write up to here was visible, if that is known.
+    pub position: Option<Position>,
 }
 
 /// A committed write.
@@ -108,6 +111,7 @@ pub struct WriteHandle<'c> {
     pub(super) events: Vec<Event>,
     /// People whose rights the transaction changes.
     pub(super) people: Vec<Uuid>,
+    pub(super) invalidations: Vec<(i64, Target)>,
 }
 
 impl WriteHandle<'_> {
@@ -132,6 +136,14 @@ impl WriteHandle<'_> {
         if !self.people.contains(&user_id) {
             self.people.push(user_id);
         }
+    }
+
+    /// Notes in the transaction that cached answers are replaced by it; they are gone before the write is answered.
+    pub async fn invalidate(&mut self, targets: &[Target]) -> Result<(), StoreError> {
+        let ids = invalidations::record(&mut *self.connection, targets).await?;
+        self.invalidations
+            .extend(ids.into_iter().zip(targets.iter().copied()));
+        Ok(())
     }
 }
 

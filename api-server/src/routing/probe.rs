@@ -15,8 +15,6 @@ use super::instance::{Instance, Observation};
 use super::position::Position;
 use crate::entropy;
 
-/// Time between probes.
-const INTERVAL: Duration = Duration::from_millis(100);
 /// Time between probes while a request waits for an instance to replay something.
 const URGENT: Duration = Duration::from_millis(1);
 /// An instance that takes longer does not work. A replica that merely takes long drops out earlier, by its lag.
@@ -29,8 +27,23 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Time between counts of an instance's connections.
 const COUNT: Duration = Duration::from_secs(5);
 
-/// Time between heartbeats; the guard in the statement keeps many processes from writing more often.
-pub const BEAT: Duration = Duration::from_millis(250);
+/// How often instances are asked, and how often the primary writes a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Time between probes.
+    pub interval: Duration,
+    /// Time between heartbeats; the guard in the statement keeps many processes from writing more often.
+    pub beat: Duration,
+}
+
+/// The pace that tells replicas within `max_lag` from others. A replica without any lag looks up to two probes old: its own, and the
+/// primary's. So both are a tenth of the limit, and the heartbeat a quarter, but not slower than is good for failovers.
+pub fn pace(max_lag: Duration) -> Pace {
+    Pace {
+        interval: (max_lag / 10).clamp(Duration::from_millis(5), Duration::from_millis(100)),
+        beat: (max_lag / 4).clamp(Duration::from_millis(20), Duration::from_millis(250)),
+    }
+}
 
 /// Probes an instance until told to stop.
 pub(super) async fn run(fleet: Fleet, instance: Arc<Instance>, stop: CancellationToken) {
@@ -64,7 +77,10 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
                 Err(_) => return "its connections were not counted in time".to_owned(),
             }
         }
-        let due = match timeout(DEADLINE, probe(connection)).await {
+        let pace = fleet.pace();
+        // A little earlier than a whole interval, or every second probe would miss its beat.
+        let guard = pace.beat.mul_f64(0.9).as_secs_f64();
+        let due = match timeout(DEADLINE, probe(connection, guard)).await {
             Ok(Ok((observation, due))) => {
                 fleet.record(instance, Some(observation));
                 due
@@ -73,7 +89,7 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
             Err(_) => return "no answer in time".to_owned(),
         };
         if due {
-            match timeout(DEADLINE, beat(connection)).await {
+            match timeout(DEADLINE, beat(connection, guard)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(instance.name = %instance.name, %error, "no heartbeat"),
                 Err(_) => return "no heartbeat in time".to_owned(),
@@ -82,14 +98,14 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
         if instance.waiters.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(URGENT).await;
         } else {
-            let _ = timeout(INTERVAL, instance.wake.notified()).await;
+            let _ = timeout(pace.interval, instance.wake.notified()).await;
         }
     }
 }
 
 /// One probe. A replica's timeline is that of the last heartbeat it has replayed, so it never claims a newer one
 /// than it has data of.
-async fn probe(connection: &mut PgConnection) -> Result<(Observation, bool), sqlx::Error> {
+async fn probe(connection: &mut PgConnection, guard: f64) -> Result<(Observation, bool), sqlx::Error> {
     let at = Instant::now();
     let row = sqlx::query!(
         r#"SELECT pg_is_in_recovery() AS "replica!",
@@ -98,8 +114,9 @@ async fn probe(connection: &mut PgConnection) -> Result<(Observation, bool), sql
                   CASE WHEN pg_is_in_recovery() THEN timeline
                        ELSE ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer
                   END AS "timeline!",
-                  (NOT pg_is_in_recovery() AND beat_at < clock_timestamp() - interval '225 milliseconds') AS "due!"
-             FROM replication_heartbeat WHERE id = 1"#
+                  (NOT pg_is_in_recovery() AND beat_at < clock_timestamp() - make_interval(secs => $1)) AS "due!"
+             FROM replication_heartbeat WHERE id = 1"#,
+        guard,
     )
     .fetch_one(connection)
     .await?;
@@ -126,17 +143,33 @@ async fn connections(connection: &mut PgConnection) -> Result<(i64, i64), sqlx::
 }
 
 /// Writes the heartbeat unless another process just did. It waits for no standby: what it measures is them.
-async fn beat(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+async fn beat(connection: &mut PgConnection, guard: f64) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"UPDATE replication_heartbeat
               SET beat_at = clock_timestamp(),
                   timeline = ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer
             WHERE id = (SELECT id FROM replication_heartbeat
-                         WHERE id = 1 AND beat_at < clock_timestamp() - interval '225 milliseconds'
+                         WHERE id = 1 AND beat_at < clock_timestamp() - make_interval(secs => $1)
                            FOR UPDATE SKIP LOCKED)
-        RETURNING set_config('synchronous_commit', 'local', true) AS "mode!""#
+        RETURNING set_config('synchronous_commit', 'local', true) AS "mode!""#,
+        guard,
     )
     .fetch_optional(connection)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_the_limit_within_bounds() {
+        let pace_of = |ms| pace(Duration::from_millis(ms));
+        assert_eq!(pace_of(1_000).interval, Duration::from_millis(100));
+        assert_eq!(pace_of(10_000), pace_of(1_000));
+        assert_eq!(pace_of(200).interval, Duration::from_millis(20));
+        assert_eq!(pace_of(200).beat, Duration::from_millis(50));
+        assert_eq!(pace_of(0).interval, Duration::from_millis(5));
+    }
 }

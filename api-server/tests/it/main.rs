@@ -10,17 +10,21 @@
 
 mod app;
 mod auth;
+mod cache;
 mod contract;
 mod conversations;
 mod edge;
 mod external;
+mod indexes;
 mod lifecycle;
 mod limits;
 mod named_metrics;
 mod people;
 mod permissions;
+mod plans;
 mod realtime;
 mod replicas;
+mod search;
 mod services;
 mod socket;
 mod tenancy;

@@ -40,6 +40,107 @@ async fn who_brings_a_token_reads_the_own_write() {
     assert!(served.get("replica").copied().unwrap_or(0) >= 250, "{served:?}");
 }
 
+/// Makes replicas apply commits late.
+async fn delay_replicas(millis: u32) {
+    for replica in [1, 2] {
+        let mut connection = connect("postgres", replica).await;
+        let set = format!("ALTER SYSTEM SET recovery_min_apply_delay = '{millis}ms'");
+        connection
+            .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(set)))
+            .await
+            .unwrap();
+        connection.execute("SELECT pg_reload_conf()").await.unwrap();
+        until("the delay is in force", async || {
+            let mut connection = connect("postgres", replica).await;
+            let shown: String =
+                sqlx::query_scalar("SELECT setting FROM pg_settings WHERE name = 'recovery_min_apply_delay'")
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+            shown == millis.to_string()
+        })
+        .await;
+    }
+}
+
+/// H17, F06: 3,000 writes, each read with its token, while replicas apply at once, 50 ms late and 500 ms late: never stale. Replicas serve
+/// while they can, the primary serves what they cannot have yet.
+#[tokio::test]
+async fn replicas_that_apply_late_never_serve_an_own_write_stale() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let path = format!("/api/v1/conversations/{}", app.conversation(&person, "0").await);
+    for (delay, pairs) in [(0, 2_000), (50, 500), (500, 500)] {
+        delay_replicas(delay).await;
+        let (mut stale, mut by_replica, mut added) = (0, 0, Vec::new());
+        for number in 0..pairs {
+            let title = format!("{delay} {number}");
+            let write = app
+                .as_with(&person, Method::PATCH, &path, &[], Some(json!({"title": title})))
+                .await
+                .expect(200);
+            let started = Instant::now();
+            let read = app.get_after(&person, &path, &write).await.expect(200);
+            added.push(started.elapsed());
+            stale += u32::from(read.json()["title"] != title);
+            by_replica += u32::from(read.header("x-served-role") == "replica");
+        }
+        added.sort();
+        println!(
+            "{pairs} pairs at {delay} ms delay: {stale} stale, {by_replica} by replicas, read p50 {:?}, p99 {:?}",
+            added[pairs / 2],
+            added[pairs * 99 / 100]
+        );
+        assert_eq!(stale, 0);
+    }
+    delay_replicas(0).await;
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}
+
+/// A limit below the heartbeat of old does not take healthy replicas out: probes and heartbeats follow it.
+#[tokio::test]
+async fn a_small_limit_ejects_no_healthy_replica() {
+    let app = TestApp::builder().alone().start().await;
+    let mut config = (*app.running.app.config()).clone();
+    config.database.max_replica_lag = crds::units::Span::from_millis(400);
+    app.running.app.live().set(config);
+    let person = app.person().await;
+    let path = format!(
+        "/api/v1/conversations/{}",
+        app.conversation(&person, "Here").await
+    );
+    until("the conversation is everywhere", async || {
+        app.get_as(&person, &path).await.status == 200
+    })
+    .await;
+    let ejections = async || {
+        let mut sum = 0;
+        for replica in ["pg-1", "pg-2"] {
+            sum += app
+                .metric(&format!(
+                    "tanka_database_ejections_total{{instance=\"{replica}\"}}"
+                ))
+                .await;
+        }
+        sum
+    };
+    let before = ejections().await;
+    let (started, mut reads, mut by_replica) = (Instant::now(), 0, 0);
+    while started.elapsed() < Duration::from_secs(5) {
+        let read = app.get_as(&person, &path).await.expect(200);
+        reads += 1;
+        by_replica += u32::from(read.header("x-served-role") == "replica");
+    }
+    println!(
+        "{by_replica} of {reads} reads by replicas at a limit of 400 ms, {} ejections",
+        ejections().await - before
+    );
+    assert!(by_replica * 100 >= reads * 95, "{by_replica} of {reads}");
+}
+
 #[tokio::test]
 async fn a_token_that_is_not_ours_is_refused() {
     let app = TestApp::start().await;

@@ -13,7 +13,7 @@ async fn count(connection: &mut PgConnection, statement: &str) -> i64 {
     row.get(0)
 }
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "tenants",
     "users",
     "sessions",
@@ -24,6 +24,7 @@ const TABLES: [&str; 10] = [
     "channels",
     "events",
     "idempotency_keys",
+    "memories",
 ];
 
 #[tokio::test]

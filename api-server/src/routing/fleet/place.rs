@@ -9,12 +9,30 @@ use super::Fleet;
 use crate::routing::choose::{Choice, Need, Reason, Role, choose};
 use crate::routing::instance::Instance;
 use crate::routing::operation::{Scope, StoreError};
+use crate::routing::position::Position;
 
 /// Where an operation runs.
 pub(super) struct Place {
     pub(super) instance: Arc<Instance>,
     pub(super) role: Role,
     pub(super) reason: Reason,
+    /// Where its last probe saw it.
+    pub(super) position: Position,
+}
+
+impl Place {
+    /// Up to where everything is visible to a read that begins now and was placed for `at_least`.
+    pub(super) fn visible(&self, at_least: Option<Position>) -> Option<Position> {
+        let seen = match self.role {
+            Role::Replica => self.position,
+            // A commit is flushed a moment before it can be seen, while it waits for standbys, so the very last one may be missing.
+            Role::Primary => Position {
+                lsn: self.position.lsn.saturating_sub(1),
+                ..self.position
+            },
+        };
+        Some(seen).max(at_least)
+    }
 }
 
 /// Makes probes hurry while a request waits for instances to replay something.
@@ -60,11 +78,12 @@ impl Fleet {
             need.patient = now < patience;
             let wait_until = match choose(&candidates, &need, self.0.turn.fetch_add(1, Ordering::Relaxed)) {
                 Choice::Use { index, reason } => {
-                    let role = candidates[index].map_or(Role::Primary, |candidate| candidate.role);
+                    let candidate = candidates[index];
                     return Ok(Place {
                         instance: instances[index].clone(),
-                        role,
+                        role: candidate.map_or(Role::Primary, |candidate| candidate.role),
                         reason,
+                        position: candidate.map_or_else(Position::default, |candidate| candidate.position),
                     });
                 }
                 Choice::Wait => {
@@ -120,6 +139,7 @@ impl Fleet {
             instance: instances[index].clone(),
             role: Role::Primary,
             reason: Reason::Asked,
+            position: candidates[index].map_or_else(Position::default, |candidate| candidate.position),
         })
     }
 

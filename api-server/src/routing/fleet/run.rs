@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Fleet;
 use super::place::Place;
+use crate::cache::Target;
 use crate::domain::event::Event;
 use crate::entropy;
 use crate::metrics::{OutcomeLabels, ReadLabels};
@@ -35,6 +36,7 @@ struct Attempt<T> {
     position: Position,
     events: Vec<Event>,
     people: Vec<Uuid>,
+    invalidations: Vec<(i64, Target)>,
     replayed: bool,
 }
 
@@ -122,6 +124,7 @@ impl Fleet {
                         Served {
                             instance: place.instance.name.clone(),
                             role: place.role,
+                            position: place.visible(scope.at_least),
                         },
                     ));
                 }
@@ -266,14 +269,11 @@ impl Fleet {
         {
             access.rights_changed(&done.people);
         }
-        if let Some(sink) = self.0.sink.get()
-            && !done.events.is_empty()
-        {
-            sink.publish(done.events);
-        }
+        self.tell(done.position, done.events, done.invalidations).await;
         let served = Served {
             instance: place.instance.name.clone(),
             role: place.role,
+            position: Some(done.position),
         };
         Ok(Written {
             output: done.output,
@@ -281,6 +281,20 @@ impl Fleet {
             served,
             replayed: done.replayed,
         })
+    }
+
+    /// Tells who has to know what was committed, before the writer gets an answer.
+    async fn tell(&self, position: Position, events: Vec<Event>, changed: Vec<(i64, Target)>) {
+        if let Some(sink) = self.0.sink.get()
+            && !events.is_empty()
+        {
+            sink.publish(events);
+        }
+        if let Some(cache) = self.0.cache.get()
+            && !changed.is_empty()
+        {
+            cache.invalidated(position, changed).await;
+        }
     }
 
     async fn write_at<W: Work>(
@@ -305,9 +319,10 @@ impl Fleet {
                 tenant: scope.tenant,
                 events: Vec::new(),
                 people: Vec::new(),
+                invalidations: Vec::new(),
             };
             let done = work.run(&mut handle).await;
-            let told = (handle.events, handle.people);
+            let told = (handle.events, handle.people, handle.invalidations);
             match done {
                 Ok(done) => Ok((lease, done, told)),
                 Err(error) => {
@@ -316,7 +331,7 @@ impl Fleet {
                 }
             }
         };
-        let (lease, (output, replayed), (events, people)) = tokio::select! {
+        let (lease, (output, replayed), (events, people, invalidations)) = tokio::select! {
             outcome = timeout_at(scope.deadline, body) => match outcome {
                 Ok(outcome) => outcome.map_err(Failed::open)?,
                 Err(_) => return Err(Failed::open(StoreError::Unavailable("the write took too long"))),
@@ -339,6 +354,7 @@ impl Fleet {
             position,
             events,
             people,
+            invalidations,
             replayed,
         })
     }

@@ -51,6 +51,7 @@ pub fn config(platform: &Platform) -> Config {
             ..config::Auth::default()
         },
         cache: cache(api),
+        embeddings: embeddings(api),
         rate_limit: config::RateLimit {
             requests_per_minute: positive(api.rate_limit.requests_per_minute),
             burst: positive(api.rate_limit.burst),
@@ -65,6 +66,20 @@ pub fn config(platform: &Platform) -> Config {
         drain: config::Drain {
             timeout: api.drain.timeout,
         },
+    }
+}
+
+/// Without an address there is no endpoint, whatever else is said about it.
+fn embeddings(api: &ApiSpec) -> config::Embeddings {
+    let asked = &api.embeddings;
+    if asked.url.is_none() {
+        return config::Embeddings::default();
+    }
+    config::Embeddings {
+        url: asked.url.clone(),
+        model: asked.model.clone(),
+        dimensions: asked.dimensions.map(positive),
+        api_key_file: None,
     }
 }
 
@@ -148,6 +163,10 @@ fn cache(api: &ApiSpec) -> config::Cache {
             recommendations: ttl.recommendations,
             usage_analysis: ttl.usage_analysis,
             default: ttl.other,
+        },
+        warm_up: config::WarmUp {
+            on_start: api.cache.warm_up.on_start,
+            schedules: api.cache.warm_up.schedules.clone(),
         },
     }
 }

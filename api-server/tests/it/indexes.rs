@@ -1,0 +1,142 @@
+//! Indexes: that they are there, and that the statements that are really sent use them. Their texts come from the files that the
+//! statements were checked against, so a test cannot drift away from the code.
+
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use crate::app::TestApp;
+use crate::services::connect;
+
+/// The one statement that contains all of these.
+fn statement(parts: &[&str]) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let data: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let query = squeeze(data["query"].as_str().unwrap());
+        if parts.iter().all(|part| query.contains(part)) {
+            found.push(query);
+        }
+    }
+    assert_eq!(found.len(), 1, "{parts:?} names {found:#?}");
+    found.remove(0)
+}
+
+/// T30, T31, T32, R23 to R27, F38, F47: the indexes of the requirements, in the form that serves.
+#[tokio::test]
+async fn every_index_that_was_asked_for_is_there() {
+    let _app = TestApp::start().await;
+    let mut connection = connect("tanka_owner", 0).await;
+    for (name, parts) in [
+        ("idx_messages_conv_created", "(conversation_id, created_at DESC"),
+        ("idx_memories_user_type", "(user_id, memory_type, created_at DESC"),
+        (
+            "idx_conv_active",
+            "(user_id, last_message_at DESC, id DESC) WHERE (deleted_at IS NULL)",
+        ),
+        (
+            "idx_plan_catalog_region_active",
+            "gin (available_regions) WHERE is_active",
+        ),
+        (
+            "idx_usage_user_date",
+            "UNIQUE INDEX idx_usage_user_date ON public.usage_history USING btree (user_id, usage_date DESC)",
+        ),
+        ("idx_recommendations_user_expires", "(user_id, expires_at DESC)"),
+        ("idx_plan_rate_structure_gin", "gin (rate_structure"),
+        (
+            "idx_active_plans",
+            "(renewable_percentage DESC, id) WHERE is_active",
+        ),
+    ] {
+        let text: Option<String> = sqlx::query_scalar(
+            "SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+              WHERE c.relname = $1 AND i.indisvalid",
+        )
+        .bind(name)
+        .fetch_optional(&mut connection)
+        .await
+        .unwrap();
+        let text = text.unwrap_or_else(|| panic!("{name} is missing or invalid"));
+        assert!(text.contains(parts), "{name}: {text}");
+    }
+}
+
+/// R29, T28: the statements of lists read by an index, and lists come out of it in their order.
+#[tokio::test]
+async fn statements_use_their_indexes() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let (tenant, user) = (&person.tenant_id, &person.user_id);
+    let mut owner = connect("tanka_owner", 0).await;
+    let seed = format!(
+        "BEGIN; SET LOCAL tanka.tenant_id = '{tenant}';
+         INSERT INTO memories (id, tenant_id, user_id, memory_type, content)
+         SELECT gen_random_uuid(), '{tenant}', '{user}', 'type ' || n % 20, 'seeded ' || n FROM generate_series(1, 5000) n;
+         INSERT INTO usage_history (user_id, usage_date, tenant_id, watt_hours)
+         SELECT '{user}', '2026-01-01 00:00Z'::timestamptz - n * interval '1 hour', '{tenant}', n FROM generate_series(1, 5000) n;
+         COMMIT; ANALYZE memories, usage_history, plan_catalog, recommendations, cache_invalidations"
+    );
+    owner.execute(sqlx::raw_sql(AssertSqlSafe(seed))).await.unwrap();
+    let mut connection = connect("tanka_app", 0).await;
+    for (parts, index, sorted) in [
+        (
+            vec!["FROM memories WHERE user_id = $1 AND (created_at, id) <"],
+            "idx_memories_user_created",
+            true,
+        ),
+        (
+            vec!["FROM memories WHERE user_id = $1 AND memory_type = $5"],
+            "idx_memories_user_type",
+            true,
+        ),
+        (
+            vec![
+                "FROM conversations c LEFT JOIN LATERAL",
+                "c.last_message_at DESC, c.id DESC",
+            ],
+            "idx_conv_active",
+            true,
+        ),
+        (
+            vec!["FROM plan_catalog WHERE available_regions @>"],
+            "idx_plan_catalog_region_active",
+            false,
+        ),
+        (
+            vec!["FROM plan_catalog WHERE is_active ORDER BY"],
+            "idx_active_plans",
+            true,
+        ),
+        (
+            vec!["FROM usage_history WHERE user_id = $1 AND usage_date > $2"],
+            "idx_usage_user_date",
+            true,
+        ),
+        (
+            vec!["SELECT body FROM recommendations"],
+            "idx_recommendations_user_expires",
+            true,
+        ),
+        (
+            vec!["FROM cache_invalidations WHERE tx >="],
+            "idx_cache_invalidations_tx",
+            true,
+        ),
+    ] {
+        let explain = format!(
+            "BEGIN; SET LOCAL tanka.tenant_id = '{tenant}'; SET LOCAL enable_seqscan = off;
+             EXPLAIN (GENERIC_PLAN, FORMAT TEXT) {}",
+            statement(&parts)
+        );
+        let rows = connection
+            .fetch_all(sqlx::raw_sql(AssertSqlSafe(explain)))
+            .await
+            .unwrap();
+        let plan: String = rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect();
+        connection.execute("ROLLBACK").await.unwrap();
+        assert!(plan.contains(index), "{parts:?} does not use {index}:\n{plan}");
+        assert!(!sorted || !plan.contains("Sort"), "{parts:?} sorts:\n{plan}");
+    }
+}
