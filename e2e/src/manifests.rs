@@ -121,13 +121,23 @@ fn difference(chart: &Value, base: &Value) -> Option<String> {
             })
         }
         (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
-            let mut pairs = left.iter().zip(right).enumerate();
+            let (left, right) = (in_order(left), in_order(right));
+            let mut pairs = left.into_iter().zip(right).enumerate();
             pairs.find_map(|(index, (left, right))| Some(format!("/{index}{}", difference(left, right)?)))
         }
         (Value::Number(left), Value::Number(right)) if left.as_f64() == right.as_f64() => None,
         _ if chart == base => None,
         _ => Some(format!(": {chart} in the chart, {base} in the base")),
     }
+}
+
+/// Elements by name where all have one: kustomize puts a variable that an overlay adds before the others.
+fn in_order(items: &[Value]) -> Vec<&Value> {
+    let mut items: Vec<&Value> = items.iter().collect();
+    if items.iter().all(|item| item["name"].is_string()) {
+        items.sort_by_key(|item| item["name"].as_str().map(str::to_owned));
+    }
+    items
 }
 
 async fn same_in_all_namespaces(tools: &Tools) -> Result<()> {
@@ -316,11 +326,29 @@ fn samples(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Statuses as the operator writes them, and what Argo CD has to show.
+/// What Argo CD has to show for each status.
 async fn health(paths: &Paths, tools: &Tools) -> Result<()> {
+    for (wanted, object) in statuses() {
+        let answer = tools.argo_health(&paths.repo.join(HEALTH), &object).await?;
+        ensure!(
+            answer["status"] == wanted,
+            "Argo CD shows {answer} instead of {wanted} for {object}"
+        );
+        ensure!(
+            answer["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "no message for {object}"
+        );
+    }
+    Ok(())
+}
+
+/// Statuses as the operator writes them, and Argo CD's word for each.
+fn statuses() -> Vec<(&'static str, Value)> {
     let condition = |kind: &str, status: &str, message: &str| json!({"type": kind, "status": status, "reason": "Any", "message": message, "observedGeneration": 2});
     let object = |observed: Value, conditions: Value| json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "conditions": conditions}});
-    let cases = [
+    vec![
         ("Progressing", json!({"metadata": {"generation": 1}})),
         (
             "Progressing",
@@ -373,21 +401,7 @@ async fn health(paths: &Paths, tools: &Tools) -> Result<()> {
             "Degraded",
             object(json!(2), json!([condition("Ready", "False", "no primary")])),
         ),
-    ];
-    for (wanted, object) in cases {
-        let answer = tools.argo_health(&paths.repo.join(HEALTH), &object).await?;
-        ensure!(
-            answer["status"] == wanted,
-            "Argo CD shows {answer} instead of {wanted} for {object}"
-        );
-        ensure!(
-            answer["message"]
-                .as_str()
-                .is_some_and(|message| !message.is_empty()),
-            "no message for {object}"
-        );
-    }
-    Ok(())
+    ]
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a platform may take to be ready on a small machine that does nothing else.
 const READY_WITHIN: Duration = Duration::from_mins(5);
 /// Write-then-read pairs that must never be stale.
-const PAIRS: u32 = 100;
+const PAIRS: u32 = 30;
 
 /// Runs all checks against a cluster on which the operator stands.
 pub async fn run(cluster: &Cluster, steps: &mut Steps, moment_millis: i64) -> Result<()> {

@@ -152,28 +152,6 @@ async fn a_class_that_cannot_grow_is_told_with_the_name_of_the_claim() {
     assert_eq!(changed.uid(), set.uid());
 }
 
-#[tokio::test]
-async fn redis_gets_a_volume_later() {
-    let world = World::new("later").await;
-    world.create("acme", json!({})).await;
-    let set = world.object(Kind::StatefulSet, "acme-redis").await;
-    change(
-        &world,
-        json!({"redis": {"managed": {"storage": {"size": "1Gi"}}}}),
-    )
-    .await;
-    eventually("another set with a claim template", || async {
-        let again = world
-            .objects(Kind::StatefulSet)
-            .get_opt("acme-redis")
-            .await
-            .unwrap()?;
-        let templates = again.data["spec"]["volumeClaimTemplates"].as_array()?;
-        (again.uid() != set.uid() && templates.len() == 1).then_some(())
-    })
-    .await;
-}
-
 /// A `ConfigMap` as Patroni leaves it behind.
 async fn left_behind(world: &World, name: &str) -> DynamicObject {
     let map = json!({
