@@ -20,6 +20,18 @@ type Triple = (String, String, String);
 /// Rights that are given and that this test does not see in use, with the reason why they are given.
 const UNUSED: &[(&str, &str, &str, &str)] = &[
     (
+        "networking.k8s.io",
+        "ingressclasses",
+        "list",
+        "they belong to no namespace, and the operator of this test watches one namespace only",
+    ),
+    (
+        "networking.k8s.io",
+        "ingressclasses",
+        "watch",
+        "they belong to no namespace, and the operator of this test watches one namespace only",
+    ),
+    (
         "",
         "configmaps",
         "update",
