@@ -110,7 +110,8 @@ impl Optional {
         };
         let present: BTreeSet<Kind> = served
             .into_iter()
-            .filter_map(|(kind, is)| is.then_some(kind))
+            // What another cache watches never opens here.
+            .filter_map(|(kind, is)| (is && self.kinds.contains(&kind)).then_some(kind))
             .collect();
         let filled = async {
             let opened = |open: &BTreeMap<Kind, Cache>| present.iter().all(|kind| open.contains_key(kind));
