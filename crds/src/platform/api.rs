@@ -482,9 +482,20 @@ fn free_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 /// As `free_list`, with the names of metrics declared, so that a rule can look at them.
 fn pod_metrics(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let open = |name: &str, inner: serde_json::Value| serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {name: inner}});
-    let name = serde_json::json!({"type": "string", "maxLength": 253});
-    let items = open("pods", open("metric", open("name", name)));
-    schemars::json_schema!({"type": "array", "maxItems": 32, "items": items})
+    let explained = |mut schema: serde_json::Value, text: &str| {
+        schema["description"] = text.into();
+        schema
+    };
+    let name = explained(
+        serde_json::json!({"type": "string", "maxLength": 253}),
+        "Name of the metric.",
+    );
+    let metric = explained(open("name", name), "The metric, by name and selector.");
+    let pods = explained(
+        open("metric", metric),
+        "A metric of each pod, averaged over them, with its target.",
+    );
+    schemars::json_schema!({"type": "array", "maxItems": 32, "items": open("pods", pods)})
 }
 
 fn free_list(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -123,7 +123,9 @@ fn a_contradiction_is_refused_with_a_sentence(#[case] spec: Value, #[case] sente
 #[case("shared_preload_libraries", "pg_stat_statements, pg_prewarm", true)]
 #[case("shared_preload_libraries", "pg_prewarm", false)]
 fn both_sides_agree_on_parameters(#[case] name: &str, #[case] value: &str, #[case] accepted: bool) {
-    let spec = json!({"postgres": {"managed": {"parameters": {name: value}}}});
+    // One pod, so that few connections are enough for its pools.
+    let api = json!({"replicas": 1, "autoscaling": {"enabled": false}});
+    let spec = json!({"api": api, "postgres": {"managed": {"parameters": {name: value}}}});
     assert_eq!(violations(&platform(&spec), None).is_empty(), accepted);
     let parameters = [(name.to_owned(), value.to_owned())].into();
     assert_eq!(
