@@ -28,7 +28,7 @@ pub async fn run(paths: &Paths) -> Result<()> {
         .await?;
     let program = paths.target.join("debug/tanka-api");
     let platform = Platform::start(paths).await?;
-    let outcome = serve(&Folder::new(paths, platform.environment())?, &program).await;
+    let outcome = serve(&Folder::new(paths, platform.environment()?)?, &program).await;
     platform.stack.tear_down().await?;
     outcome
 }

@@ -82,7 +82,7 @@ async fn sql_data(paths: &Paths) -> Result<()> {
     let platform = Platform::start(paths).await?;
     let outcome = async {
         let url = platform
-            .environment()
+            .environment()?
             .into_iter()
             .find(|(name, _)| *name == "DATABASE_URL")
             .context("the services gave no DATABASE_URL")?

@@ -224,13 +224,15 @@ impl Platform {
     }
 
     /// What a command that uses the services finds in its environment.
-    pub fn environment(&self) -> Vec<(&'static str, String)> {
+    pub fn environment(&self) -> Result<Vec<(&'static str, String)>> {
         let mut variables = self.postgres.environment();
         variables.extend(self.redis.environment());
+        let program = std::env::current_exe()?;
+        variables.push(("TANKA_TEST_CONTROLLER", program.display().to_string()));
         variables.push((
             "TANKA_TEST_CONTROL",
             control::socket(&self.stack).display().to_string(),
         ));
-        variables
+        Ok(variables)
     }
 }

@@ -65,8 +65,13 @@ struct State {
 impl State {
     /// Whether what was read as of a moment can still hold for a person.
     fn holds(&self, user_id: Uuid, as_of: Instant) -> bool {
-        self.floor.is_none_or(|floor| as_of > floor)
-            && self.changed.get(&user_id).is_none_or(|changed| as_of > *changed)
+        self.floor.is_none_or(|floor| as_of > floor) && !self.changed_since(user_id, as_of)
+    }
+
+    fn changed_since(&self, user_id: Uuid, as_of: Instant) -> bool {
+        self.changed
+            .get(&user_id)
+            .is_some_and(|changed| as_of <= *changed)
     }
 }
 
@@ -128,6 +133,11 @@ impl Tokens {
     /// Whether what was read as of a moment may be used for a person: a change may have been learned while it was read.
     pub fn holds(&self, user_id: Uuid, as_of: Instant) -> bool {
         self.state().holds(user_id, as_of)
+    }
+
+    /// Whether a change of a person's rights is known that what was read as of a moment may lack.
+    pub fn changed_since(&self, user_id: Uuid, as_of: Instant) -> bool {
+        self.state().changed_since(user_id, as_of)
     }
 
     /// Keeps what was read.

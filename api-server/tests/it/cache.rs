@@ -34,9 +34,10 @@ fn contents(reply: &crate::app::Reply) -> Vec<String> {
 /// Makes somebody operate the platform, or no longer.
 pub async fn make_operator(person: &Person, granted: bool) {
     let mut owner = connect("tanka_owner", 0).await;
+    let (tenant, user) = (&person.tenant_id, &person.user_id);
     let statement = format!(
-        "BEGIN; SET LOCAL tanka.tenant_id = '{}'; UPDATE users SET is_operator = {granted} WHERE id = '{}'; COMMIT",
-        person.tenant_id, person.user_id
+        "BEGIN; SET LOCAL tanka.tenant_id = '{tenant}'; UPDATE users SET is_operator = {granted} WHERE id = '{user}';
+         INSERT INTO access_changes (tenant_id, user_id) VALUES ('{tenant}', '{user}'); COMMIT"
     );
     owner
         .execute(sqlx::raw_sql(AssertSqlSafe(statement)))

@@ -55,19 +55,9 @@ pub fn control(action: &str, service: &str) {
 }
 
 fn try_control(action: &str, service: &str) -> bool {
-    Command::new(env!("CARGO"))
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "e2e",
-            "--",
-            "services",
-            "ctl",
-            action,
-            service,
-        ])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    // The program that started them, not through Cargo: it would wait for whoever compiles.
+    Command::new(variable("TANKA_TEST_CONTROLLER"))
+        .args(["services", "ctl", action, service])
         .status()
         .unwrap()
         .success()

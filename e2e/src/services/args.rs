@@ -65,7 +65,7 @@ async fn run_with_services(paths: &Paths, command: &[String]) -> Result<ExitCode
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "TERM", "--"])
         .args(command)
-        .envs(platform.environment())
+        .envs(platform.environment()?)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("failed to start {}", command[0]))?;

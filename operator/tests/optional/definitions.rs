@@ -4,7 +4,9 @@ use std::process::Command;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
 
 use crate::harness::eventually;
 
@@ -52,7 +54,7 @@ impl Source {
             .collect()
     }
 
-    /// Installs the definitions.
+    /// Installs the definitions, and waits until their kinds are served.
     pub async fn install(&self, client: &Client) {
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         for crd in self.read() {
@@ -60,6 +62,14 @@ impl Source {
             api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&crd))
                 .await
                 .unwrap();
+            let version = &crd.spec.versions[0].name;
+            let kind = GroupVersionKind::gvk(&crd.spec.group, version, &crd.spec.names.kind);
+            let resource = ApiResource::from_gvk_with_plural(&kind, &crd.spec.names.plural);
+            let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            eventually("the kind to be served", || async {
+                objects.list(&ListParams::default()).await.ok()
+            })
+            .await;
         }
     }
 
