@@ -12,6 +12,7 @@ pub mod principal;
 pub mod settings;
 pub mod tariff;
 pub mod token;
+pub mod workroom;
 
 /// A value that a person gave and that is not acceptable, in words for that person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -21,6 +21,9 @@ pub mod search;
 pub mod sessions;
 pub mod tenants;
 pub mod usage;
+pub mod workroom_members;
+pub mod workroom_messages;
+pub mod workrooms;
 
 use crate::routing::StoreError;
 

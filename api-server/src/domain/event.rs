@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Where events go. Channels of workrooms join here.
+/// Where events go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// All sockets of one person.
     User(Uuid),
     /// All sockets of a tenant.
     Tenant(Uuid),
+    /// Sockets of members of a workroom that asked for it.
+    Workroom(Uuid),
 }
 
 impl fmt::Display for Channel {
@@ -20,6 +22,7 @@ impl fmt::Display for Channel {
         match self {
             Self::User(id) => write!(f, "user:{id}"),
             Self::Tenant(id) => write!(f, "tenant:{id}:broadcast"),
+            Self::Workroom(id) => write!(f, "workroom:{id}:updates"),
         }
     }
 }
@@ -31,6 +34,7 @@ impl Channel {
         match kind {
             "user" => id.parse().ok().map(Self::User),
             "tenant" => id.strip_suffix(":broadcast")?.parse().ok().map(Self::Tenant),
+            "workroom" => id.strip_suffix(":updates")?.parse().ok().map(Self::Workroom),
             _ => None,
         }
     }
@@ -51,6 +55,20 @@ pub enum EventKind {
     TenantBroadcast,
     /// A session ended; its sockets are closed, and clients see a closed socket instead of this event.
     SessionRevoked,
+    /// Somebody wrote into a workroom.
+    WorkroomMessageCreated,
+    /// A workroom has another name.
+    WorkroomUpdated,
+    /// A workroom was deleted; nobody is subscribed to it any more.
+    WorkroomDeleted,
+    /// Somebody became a member of a workroom.
+    WorkroomMemberAdded,
+    /// Somebody is no longer a member of a workroom, and no longer subscribed to it.
+    WorkroomMemberRemoved,
+    /// Tells a person that it is a member of a workroom now.
+    WorkroomJoined,
+    /// Tells a person that it is no longer a member of a workroom.
+    WorkroomLeft,
 }
 
 impl EventKind {
@@ -63,6 +81,13 @@ impl EventKind {
             Self::ConversationDeleted => "conversation.deleted",
             Self::TenantBroadcast => "tenant.broadcast",
             Self::SessionRevoked => "session.revoked",
+            Self::WorkroomMessageCreated => "workroom.message.created",
+            Self::WorkroomUpdated => "workroom.updated",
+            Self::WorkroomDeleted => "workroom.deleted",
+            Self::WorkroomMemberAdded => "workroom.member.added",
+            Self::WorkroomMemberRemoved => "workroom.member.removed",
+            Self::WorkroomJoined => "workroom.joined",
+            Self::WorkroomLeft => "workroom.left",
         }
     }
 }
@@ -126,6 +151,7 @@ mod tests {
         for channel in [
             Channel::User(Uuid::from_u128(7)),
             Channel::Tenant(Uuid::from_u128(8)),
+            Channel::Workroom(Uuid::from_u128(9)),
         ] {
             assert_eq!(Channel::parse(&channel.to_string()), Some(channel));
         }

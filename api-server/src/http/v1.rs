@@ -11,6 +11,8 @@ pub mod sessions;
 pub mod tenant;
 pub mod usage;
 pub mod users;
+pub mod workroom_members;
+pub mod workrooms;
 pub mod ws;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -31,5 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(users::router())
         .merge(plans::router())
         .merge(usage::router())
+        .merge(workrooms::router())
+        .merge(workroom_members::router())
         .merge(ws::router())
 }

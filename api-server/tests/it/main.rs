@@ -28,3 +28,4 @@ mod search;
 mod services;
 mod socket;
 mod tenancy;
+mod workrooms;

@@ -13,7 +13,7 @@ async fn count(connection: &mut PgConnection, statement: &str) -> i64 {
     row.get(0)
 }
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 14] = [
     "tenants",
     "users",
     "sessions",
@@ -25,6 +25,9 @@ const TABLES: [&str; 11] = [
     "events",
     "idempotency_keys",
     "memories",
+    "workrooms",
+    "workroom_members",
+    "workroom_messages",
 ];
 
 #[tokio::test]
