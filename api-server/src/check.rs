@@ -161,6 +161,7 @@ where
 
 /// What a session says about itself. Not checked macros: nothing of it is in our schema.
 #[derive(Debug, sqlx::FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "answers of one query")]
 struct Standing {
     login: String,
     in_recovery: bool,

@@ -99,7 +99,8 @@ async fn sql_data(paths: &Paths) -> Result<()> {
             .set_modified(now())?;
         empty(&folder)?;
         Call::new("cargo", DEADLINE)
-            .args(["check", "-p", "api-server"])
+            // As in a check of everything, so that dependencies are not compiled with other features.
+            .args(["check", "--workspace", "--all-targets"])
             .env("DATABASE_URL", url)
             .env("SQLX_OFFLINE", "false")
             .env("SQLX_OFFLINE_DIR", &folder)

@@ -74,9 +74,9 @@ impl Kubernetes {
     }
 
     /// Changes an object by a JSON merge patch.
-    pub async fn merge(&self, path: &str, patch: &Value) -> Result<Value> {
+    pub async fn merge(&self, path: &str, change: &Value) -> Result<Value> {
         let (status, answer) = self
-            .send(Method::PATCH, path, "application/merge-patch+json", Some(patch))
+            .send(Method::PATCH, path, "application/merge-patch+json", Some(change))
             .await?;
         checked(path, status, answer)
     }

@@ -187,7 +187,7 @@ async fn guarded(object: &Guarded, context: &Context) -> Result<Action, Error> {
             return Ok(Action::await_change());
         }
     };
-    let action = look(stored, &platform, context).await?;
+    let action = Box::pin(look(stored, &platform, context)).await?;
     context.memory(&platform.namespace, &platform.name, |memory| memory.failures = 0);
     Ok(action)
 }

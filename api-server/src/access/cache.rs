@@ -199,7 +199,7 @@ mod tests {
     use crate::domain::principal::Role;
     use crate::metrics::Metrics;
 
-    const TTL: Duration = Duration::from_secs(300);
+    const TTL: Duration = Duration::from_mins(5);
     const CLOCK: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn person(id: u128) -> Principal {

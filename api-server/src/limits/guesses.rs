@@ -184,7 +184,7 @@ impl Attempt {
     }
 
     fn quota_wait(&self) -> Duration {
-        Duration::from_secs(60) / self.quota.per_minute.max(1)
+        Duration::from_mins(1) / self.quota.per_minute.max(1)
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Quota {
 impl Quota {
     /// Time for which one stands.
     fn interval(self) -> Duration {
-        Duration::from_secs(60) / self.per_minute.max(1)
+        Duration::from_mins(1) / self.per_minute.max(1)
     }
 }
 
@@ -75,9 +75,12 @@ type Local = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, S
 #[derive(Clone)]
 pub struct Limiter {
     redis: RedisLink,
-    local: Arc<Mutex<Option<(Quota, Arc<Local>)>>>,
+    local: Arc<Mutex<Option<Counter>>>,
     metrics: LimitMetrics,
 }
+
+/// What is counted in this process, and by which quota.
+type Counter = (Quota, Arc<Local>);
 
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,12 +100,11 @@ impl Limiter {
 
     /// Takes one of a key's quota.
     pub async fn take(&self, key: &str, quota: Quota) -> Verdict {
-        let verdict = match self.shared(key, quota, 1).await {
-            Some(verdict) => verdict,
-            None => {
-                self.metrics.local.inc();
-                self.alone(key, quota)
-            }
+        let verdict = if let Some(verdict) = self.shared(key, quota, 1).await {
+            verdict
+        } else {
+            self.metrics.local.inc();
+            self.alone(key, quota)
         };
         if !verdict.allowed {
             self.metrics.refused.inc();

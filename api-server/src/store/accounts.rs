@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::logs::Entry;
-use super::on_constraint;
+use super::people;
 use crate::domain::account::{Email, Name};
 use crate::domain::audit::SecurityEvent;
 use crate::domain::principal::Role;
@@ -70,13 +70,20 @@ pub struct SignUp {
     pub tenant_id: Uuid,
     /// Name of the tenant.
     pub tenant_name: Name,
-    /// Identifies the owner.
+    /// The owner.
+    pub account: NewAccount,
+}
+
+/// Somebody who had no account.
+#[derive(Debug)]
+pub struct NewAccount {
+    /// Identifies the person.
     pub user_id: Uuid,
-    /// Address of the owner.
+    /// Address.
     pub email: Email,
-    /// Name of the owner.
+    /// Name.
     pub name: Name,
-    /// Hash of the owner's password.
+    /// Hash of the password.
     pub password_hash: String,
     /// The first session.
     pub session: NewSession,
@@ -84,6 +91,30 @@ pub struct SignUp {
 
 /// Constraint that keeps an address to one account.
 pub const EMAIL_TAKEN: &str = "users_email_key";
+
+impl NewAccount {
+    /// Makes the account in the tenant of the scope, its first session, and the entry in the audit log.
+    pub(super) async fn insert(
+        &self,
+        on: &mut WriteHandle<'_>,
+        role: Role,
+        event: SecurityEvent,
+    ) -> Result<User, StoreError> {
+        let tenant_id = on.tenant.ok_or(StoreError::Missing)?;
+        let (id, hash) = (self.user_id, &self.password_hash);
+        let created_at = people::insert(on, id, &self.email, &self.name, role, hash).await?;
+        self.session.insert(on).await?;
+        on.audit(&Entry::own(event, id, &self.session.origin)).await?;
+        Ok(User {
+            id,
+            tenant_id,
+            email: self.email.as_str().to_owned(),
+            name: self.name.as_str().to_owned(),
+            role,
+            created_at,
+        })
+    }
+}
 
 impl Write for SignUp {
     type Output = User;
@@ -96,35 +127,9 @@ impl Write for SignUp {
         )
         .execute(&mut *on.connection)
         .await?;
-        let made = sqlx::query!(
-            r#"INSERT INTO users (id, tenant_id, email, name, password_hash, role)
-               VALUES ($1, $2, $3, $4, $5, $6)
-               RETURNING created_at AS "created_at: jiff_sqlx::Timestamp""#,
-            self.user_id,
-            self.tenant_id,
-            self.email.as_str(),
-            self.name.as_str(),
-            self.password_hash,
-            Role::Owner.as_str(),
-        )
-        .fetch_one(&mut *on.connection)
-        .await
-        .map_err(|error| on_constraint(error, EMAIL_TAKEN))?;
-        self.session.insert(on).await?;
-        on.audit(&Entry::own(
-            SecurityEvent::SignedUp,
-            self.user_id,
-            &self.session.origin,
-        ))
-        .await?;
-        Ok(User {
-            id: self.user_id,
-            tenant_id: self.tenant_id,
-            email: self.email.as_str().to_owned(),
-            name: self.name.as_str().to_owned(),
-            role: Role::Owner,
-            created_at: made.created_at.to_jiff(),
-        })
+        self.account
+            .insert(on, Role::Owner, SecurityEvent::SignedUp)
+            .await
     }
 }
 

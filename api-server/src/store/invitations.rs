@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::accounts::User;
+use super::accounts::{NewAccount, User};
 use super::logs::Entry;
-use super::people;
-use super::sessions::NewSession;
 use super::tenants::Invitation;
-use crate::domain::account::{Email, Name};
+use crate::domain::account::Email;
 use crate::domain::audit::Origin;
 use crate::domain::audit::SecurityEvent;
 use crate::domain::principal::Role;
@@ -105,25 +103,16 @@ impl Read for FindInvitation {
 pub struct Join {
     /// The invitation.
     pub invitation: Uuid,
-    /// Identifies the person.
-    pub user_id: Uuid,
-    /// Address, the one that was invited.
-    pub email: Email,
-    /// Name.
-    pub name: Name,
     /// As what.
     pub role: Role,
-    /// Hash of the password.
-    pub password_hash: String,
-    /// The first session.
-    pub session: NewSession,
+    /// The person, with the address that was invited.
+    pub account: NewAccount,
 }
 
 impl Write for Join {
     type Output = User;
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<User, StoreError> {
-        let tenant_id = on.tenant.ok_or(StoreError::Missing)?;
         let taken = sqlx::query!(
             "UPDATE invitations SET accepted_at = now()
               WHERE id = $1 AND accepted_at IS NULL AND expires_at > now()",
@@ -134,30 +123,8 @@ impl Write for Join {
         if taken.rows_affected() == 0 {
             return Err(StoreError::Missing);
         }
-        let created_at = people::insert(
-            on,
-            self.user_id,
-            &self.email,
-            &self.name,
-            self.role,
-            &self.password_hash,
-        )
-        .await?;
-        self.session.insert(on).await?;
-        let origin = &self.session.origin;
-        on.audit(&Entry::own(
-            SecurityEvent::InvitationAccepted,
-            self.user_id,
-            origin,
-        ))
-        .await?;
-        Ok(User {
-            id: self.user_id,
-            tenant_id,
-            email: self.email.as_str().to_owned(),
-            name: self.name.as_str().to_owned(),
-            role: self.role,
-            created_at,
-        })
+        self.account
+            .insert(on, self.role, SecurityEvent::InvitationAccepted)
+            .await
     }
 }

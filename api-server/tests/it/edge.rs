@@ -234,12 +234,12 @@ async fn too_many_requests_at_once_are_refused_at_once() {
         .config("http: {maxInFlight: 10, bodyTimeout: 10s}")
         .start()
         .await;
-    let mut held = Vec::new();
+    let mut waiting = Vec::new();
     for _ in 0..10 {
         let mut stream = TcpStream::connect(app.running.address).await.unwrap();
         let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
         stream.write_all(head.as_bytes()).await.unwrap();
-        held.push(stream);
+        waiting.push(stream);
     }
     until("all are in flight", async || {
         app.metric("tanka_http_requests_in_flight").await >= 10
@@ -249,7 +249,7 @@ async fn too_many_requests_at_once_are_refused_at_once() {
     assert_eq!(refused.header("retry-after"), "1");
     app.get("/health").await.expect(200);
     assert!(app.metric("tanka_http_requests_shed_total").await >= 1);
-    drop(held);
+    drop(waiting);
     until("requests are answered again", async || {
         app.post("/api/v1/auth/login", json!({})).await.status == 422
     })

@@ -43,6 +43,7 @@ fn names(reply: &Reply) -> Vec<String> {
 }
 
 /// R42, R09, R33: the catalogue is public, tagged, cached, and current after a change.
+#[expect(clippy::too_many_lines, reason = "a story in its order")]
 #[tokio::test]
 async fn the_catalogue_is_public_and_current() {
     let app = TestApp::start().await;
@@ -110,6 +111,7 @@ async fn the_catalogue_is_public_and_current() {
 
 /// A year of usage is written in one request, added up by the database, and ranks plans by what it would have cost; tariffs are exact
 /// across the changes of the clock. R29, R43.
+#[expect(clippy::too_many_lines, reason = "a story in its order")]
 #[tokio::test]
 async fn a_year_of_usage_ranks_plans() {
     let app = TestApp::start().await;

@@ -25,11 +25,13 @@ fn vector(text: &str) -> Vec<f32> {
     let text = text.to_lowercase();
     let mut vector = vec![0.01; DIMENSIONS];
     for (place, words) in vector.iter_mut().zip(topics) {
-        *place += words.iter().filter(|word| text.contains(**word)).count() as f32;
+        let known = words.iter().filter(|word| text.contains(**word));
+        *place += known.map(|_| 1.0).sum::<f32>();
     }
     // A little of the text itself, so that no two are the same.
     let sum: u32 = text.bytes().map(u32::from).sum();
-    vector[DIMENSIONS - 1] = (sum % 97) as f32 / 1_000.0;
+    let rest = u16::try_from(sum % 97).unwrap();
+    vector[DIMENSIONS - 1] = f32::from(rest) / 1_000.0;
     vector
 }
 
@@ -245,10 +247,7 @@ async fn the_nearest_are_found_whatever_others_have() {
                 })
                 .count();
         }
-        println!(
-            "{count} memories among 20,000 of others: recall {}/40, slowest search {slowest:?}",
-            hits
-        );
+        println!("{count} memories among 20,000 of others: recall {hits}/40, slowest search {slowest:?}");
         assert_eq!(hits, 40);
     }
 }

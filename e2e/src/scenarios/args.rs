@@ -10,6 +10,7 @@ use crate::scenarios;
 
 /// Which scenarios, and what becomes of the cluster.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct ScenariosCommand {
     /// Names, or beginnings of names; all when none is given.
     pub names: Vec<String>,

@@ -126,7 +126,7 @@ async fn writes(ground: &Ground<'_>) -> Result<BTreeMap<String, (Value, String)>
 }
 
 async fn idle(ground: &Ground<'_>) -> Result<()> {
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
     /// The last steps of a start are over when nothing is written for this long.
     const CALM: Duration = Duration::from_secs(15);
     ground.ready_platform(&specs::full()).await?;

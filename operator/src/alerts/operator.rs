@@ -66,6 +66,7 @@ fn alert(
 }
 
 /// The process.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn process() -> Vec<Alert> {
     vec![
         alert(
@@ -142,6 +143,7 @@ fn process() -> Vec<Alert> {
 }
 
 /// Conditions of platforms: whatever the spec asks for, these say whether it is so.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn platforms() -> Vec<Alert> {
     let holds = |condition: &str, extra: &str, value: u8| {
         format!(r#"max {BY} (tanka_platform_condition{{condition="{condition}"{extra}}}) == {value}"#)

@@ -184,6 +184,7 @@ impl<'a> Rules<'a> {
     }
 
     /// PostgreSQL as the API sees it, whoever runs it.
+    #[expect(clippy::too_many_lines, reason = "a list")]
     fn database(&self) -> Vec<Alert> {
         let of = &self.of;
         let lag = self

@@ -47,7 +47,7 @@ const BUSY: Duration = Duration::from_secs(1);
 const URGENT: Duration = Duration::from_millis(250);
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Secrets to create.
     pub secrets: Vec<SecretRequest>,
@@ -72,14 +72,8 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
     let requeue = pace(assessment);
     if platform.spec.paused {
         return Plan {
-            secrets: Vec::new(),
-            objects: Vec::new(),
-            seed_replicas: None,
-            tenures: Vec::new(),
-            nudges: Vec::new(),
-            deletions: Vec::new(),
-            actions: Vec::new(),
             requeue,
+            ..Plan::default()
         };
     }
     let missing = |request: &SecretRequest| !world.secrets.contains_key(&request.name);

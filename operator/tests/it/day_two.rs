@@ -2,7 +2,7 @@
 //! StatefulSets, and Patroni's state. The rest needs pods and is in the end-to-end scenarios.
 
 use kube::ResourceExt;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use operator::platform::object::Kind;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ async fn bound(world: &World) {
     eventually("three claims to be bound", || async {
         let claims = world
             .objects(Kind::PersistentVolumeClaim)
-            .list(&Default::default())
+            .list(&ListParams::default())
             .await
             .unwrap();
         let bound = claims

@@ -34,6 +34,7 @@ fn first_expression(rule: &DynamicObject) -> String {
 }
 
 /// T14, F13: the rules are where the cluster's Prometheus looks for them, from the moment that it can.
+#[expect(clippy::too_many_lines, reason = "a story in its order")]
 #[tokio::test]
 async fn rules_go_where_the_cluster_understands_them() {
     let world = World::new("monitoring").await;

@@ -25,8 +25,8 @@ use crate::http::client::{self, Client};
 use crate::http::error::{ApiError, Fields, Problem};
 use crate::http::extract::{Body, Caller, Unscoped};
 use crate::limits::guesses::Attempt;
-use crate::routing::{Scope, StoreError};
-use crate::store::accounts::{Credentials, FindCredentials, FindUser, SignUp, User};
+use crate::routing::{Scope, StoreError, Written};
+use crate::store::accounts::{Credentials, FindCredentials, FindUser, NewAccount, SignUp, User};
 use crate::store::invitations::{FindInvitation, Join, Open};
 use crate::store::logs::{Entry, Note};
 use crate::store::sessions::{FindRefresh, LogIn, NewSession, Refresh, Refreshed, TokenPair};
@@ -186,33 +186,14 @@ async fn signup(
     let minted = Minted::new(&app);
     let user_id = entropy::id();
     let session = minted.session(user_id, origin);
-    let written = match invited {
-        Some((invitation, role)) => {
-            let join = Join {
-                invitation: invitation.id,
-                user_id,
-                email,
-                name,
-                role,
-                password_hash,
-                session,
-            };
-            app.database().write(of(invitation.tenant_id, scope), join).await
-        }
-        None => {
-            let tenant_id = entropy::id();
-            let signup = SignUp {
-                tenant_id,
-                tenant_name,
-                user_id,
-                email,
-                name,
-                password_hash,
-                session,
-            };
-            app.database().write(of(tenant_id, scope), signup).await
-        }
+    let account = NewAccount {
+        user_id,
+        email,
+        name,
+        password_hash,
+        session,
     };
+    let written = create(&app, scope, account, tenant_name, invited).await;
     let written = written.map_err(|error| match error {
         StoreError::Taken(_) => ApiError::Conflict("An account with this address exists already."),
         StoreError::Missing => ApiError::field("invitation", NO_INVITATION),
@@ -223,6 +204,31 @@ async fn signup(
         user,
         tokens: minted.answer(),
     }))
+}
+
+/// Makes the account: in the tenant that invited the person, else in a new one.
+async fn create(
+    app: &App,
+    scope: Scope,
+    account: NewAccount,
+    tenant_name: Name,
+    invited: Option<(Open, Role)>,
+) -> Result<Written<User>, StoreError> {
+    if let Some((open, role)) = invited {
+        let join = Join {
+            invitation: open.id,
+            role,
+            account,
+        };
+        return app.database().write(of(open.tenant_id, scope), join).await;
+    }
+    let tenant_id = entropy::id();
+    let signup = SignUp {
+        tenant_id,
+        tenant_name,
+        account,
+    };
+    app.database().write(of(tenant_id, scope), signup).await
 }
 
 const NO_INVITATION: &str = "is not one that is open for this address; ask for another one";
@@ -296,7 +302,7 @@ async fn login(
     let (Verdict::Right { rehashed }, Some(account)) = (verdict, &found) else {
         attempt.failed().await;
         if let Some(account) = found {
-            note_failure(&app, account, &origin);
+            note_failure(&app, &account, &origin);
         }
         return Err(REFUSED);
     };
@@ -313,7 +319,7 @@ async fn login(
 
 /// Writes a wrong guess into the audit log of the account's tenant. Nobody waits for it: the time of the answer must not tell whether
 /// there is such an account.
-fn note_failure(app: &App, account: Credentials, origin: &Origin) {
+fn note_failure(app: &App, account: &Credentials, origin: &Origin) {
     let entry = Entry {
         event: SecurityEvent::LoginFailed,
         user_id: Some(account.user_id),

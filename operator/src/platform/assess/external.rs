@@ -23,9 +23,8 @@ pub(super) fn database(platform: &Platform, world: &World) -> (Finding, bool) {
             .and_then(|checked| checked.postgres.clone());
         return (waiting("PostgreSQL", words), true);
     }
-    let deep = match &world.deep {
-        Some(Ok(deep)) => deep,
-        _ => return (Finding::good(Reason::External, "run by somebody else"), true),
+    let Some(Ok(deep)) = &world.deep else {
+        return (Finding::good(Reason::External, "run by somebody else"), true);
     };
     let words = |check: &crate::platform::observe::deep::Check| {
         check

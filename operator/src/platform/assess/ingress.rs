@@ -232,7 +232,7 @@ mod tests {
     use crate::platform::observe::apis::Apis;
     use crate::platform::observe::edge::{Class, Edge, Gateway, Rival};
 
-    fn at_edge(extra: Value) -> Platform {
+    fn at_edge(extra: &Value) -> Platform {
         let mut spec = json!({"enabled": true, "host": "api.example.com", "className": "nginx"});
         spec.as_object_mut()
             .unwrap()
@@ -264,13 +264,13 @@ mod tests {
 
     #[test]
     fn an_ingress_with_an_address_is_open() {
-        let platform = at_edge(json!({}));
+        let platform = at_edge(&json!({}));
         assert!(ingress(&platform, &open(&platform)).ok);
     }
 
     #[test]
     fn an_ingress_without_an_address_is_not() {
-        let platform = at_edge(json!({}));
+        let platform = at_edge(&json!({}));
         let mut world = open(&platform);
         world.objects.insert(ingress_key(&platform), json!({}));
         says(&ingress(&platform, &world), Reason::AddressPending, "acme-api");
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn who_has_the_host_is_named() {
-        let platform = at_edge(json!({}));
+        let platform = at_edge(&json!({}));
         let mut world = open(&platform);
         world.objects.clear();
         world.edge.rivals = vec![Rival {
@@ -309,7 +309,7 @@ mod tests {
         #[case] reason: Reason,
         #[case] words: &str,
     ) {
-        let platform = at_edge(json!({"tls": tls}));
+        let platform = at_edge(&json!({"tls": tls}));
         let mut world = open(&platform);
         world.edge.certificate = Some(false);
         world.apis = Apis::new([(Kind::Certificate, manager)]);
@@ -322,7 +322,7 @@ mod tests {
         assert!(ingress(&platform, &world).ok);
     }
 
-    fn gateway(conditions: Value) -> (Platform, World) {
+    fn gateway(conditions: &Value) -> (Platform, World) {
         let platform = platform(
             json!({"ingress": {"enabled": true, "host": "api.example.com", "gateway": {"name": "public", "namespace": "infra"}}}),
         );
@@ -351,13 +351,13 @@ mod tests {
         #[case] reason: Reason,
         #[case] words: &str,
     ) {
-        let (platform, world) = gateway(conditions);
+        let (platform, world) = gateway(&conditions);
         says(&ingress(&platform, &world), reason, words);
     }
 
     #[test]
     fn a_cluster_without_the_gateway_api_is_told_so() {
-        let (platform, mut world) = gateway(json!([]));
+        let (platform, mut world) = gateway(&json!([]));
         world.apis = Apis::default();
         says(
             &ingress(&platform, &world),
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_route_that_nobody_takes_up_waits() {
-        let (platform, mut world) = gateway(json!([]));
+        let (platform, mut world) = gateway(&json!([]));
         world.objects.insert(route_key(&platform), json!({}));
         world.edge.gateway = None;
         says(

@@ -21,7 +21,7 @@ pub fn build(platform: &Platform, gateway: &GatewayRef) -> Object {
     if !ingress.annotations.is_empty() {
         metadata["annotations"] = json!(ingress.annotations);
     }
-    let streams = STREAMS.map(|path| matching(path));
+    let streams = STREAMS.map(matching);
     let rule = |matches: Value, timeout: &str| {
         json!({
             "matches": matches,

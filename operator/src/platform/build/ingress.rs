@@ -137,7 +137,7 @@ mod tests {
         Controller::Contour,
     ];
 
-    fn edge(annotations: Value) -> Platform {
+    fn edge(annotations: &Value) -> Platform {
         platform(json!({"ingress": {
             "enabled": true, "host": "api.example.com", "className": "edge", "annotations": annotations,
             "tls": {"issuerRef": {"name": "letsencrypt", "kind": "Issuer"}},
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_ingress_for_each_controller() {
-        let platform = edge(json!({}));
+        let platform = edge(&json!({}));
         let built: Vec<_> = ALL
             .into_iter()
             .map(|controller| (format!("{controller:?}"), build(&platform, controller).manifest))
@@ -192,7 +192,7 @@ mod tests {
     )]
     fn a_silent_socket_stays_open(#[case] controller: Controller, #[case] key: &str, #[case] value: &str) {
         assert_eq!(
-            build(&edge(json!({})), controller).manifest["metadata"]["annotations"][key],
+            build(&edge(&json!({})), controller).manifest["metadata"]["annotations"][key],
             value
         );
     }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn what_the_user_says_wins() {
         let key = "nginx.ingress.kubernetes.io/proxy-read-timeout";
-        let built = build(&edge(json!({key: "900"})), Controller::IngressNginx);
+        let built = build(&edge(&json!({key: "900"})), Controller::IngressNginx);
         assert_eq!(built.manifest["metadata"]["annotations"][key], "900");
         assert_eq!(
             built.manifest["metadata"]["annotations"]["cert-manager.io/issuer"],

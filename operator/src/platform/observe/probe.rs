@@ -48,8 +48,11 @@ pub struct Probe {
     client: kube::Client,
     http: HttpClient<HttpConnector, Empty<Bytes>>,
     /// Uid and generation of each platform for which the owners of Patroni's ConfigMaps were seen to be right.
-    settled: Arc<Mutex<HashMap<(String, String), (String, i64)>>>,
+    settled: Arc<Mutex<Settled>>,
 }
+
+/// Uid and generation by namespace and name.
+type Settled = HashMap<(String, String), (String, i64)>;
 
 impl Probe {
     /// A probe that asks the API server through `client`.

@@ -77,7 +77,7 @@ impl Simulation {
     fn world(&self) -> World {
         let set = json!({
             "metadata": {"uid": "s", "generation": 1},
-            "spec": {"replicas": self.replicas, "volumeClaimTemplates": self.templates()},
+            "spec": {"replicas": self.replicas, "volumeClaimTemplates": Self::templates()},
             "status": {"observedGeneration": 1, "updateRevision": self.revision},
         });
         let pods = self.instances.iter().map(|(ordinal, instance)| Pod {
@@ -108,7 +108,7 @@ impl Simulation {
         }
     }
 
-    fn templates(&self) -> Value {
+    fn templates() -> Value {
         let platform = platform(json!({}));
         let Database::Managed(postgres) = &platform.database else {
             return Value::Null;
