@@ -256,4 +256,8 @@ fn pace(assessment: &Assessment) -> Duration {
 }
 
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -17,6 +17,9 @@ pub const CONFIG_DIR: &str = "/etc/tanka";
 /// Folder under which each mounted Secret has a folder of its own.
 pub const SECRETS_DIR: &str = "/run/secrets/tanka";
 
+/// File with the key of the endpoint for embeddings.
+pub const EMBEDDINGS_KEY: &str = "api-key";
+
 /// The key of a release's file. Each release has its own: one may not know what another is told, and pods of both run while a new
 /// one rolls out.
 pub fn file(version: &str) -> String {
@@ -79,7 +82,10 @@ fn embeddings(api: &ApiSpec) -> config::Embeddings {
         url: asked.url.clone(),
         model: asked.model.clone(),
         dimensions: asked.dimensions.map(positive),
-        api_key_file: None,
+        api_key_file: asked
+            .api_key_secret_ref
+            .as_ref()
+            .map(|_| format!("{SECRETS_DIR}/embeddings/{EMBEDDINGS_KEY}").into()),
     }
 }
 

@@ -94,7 +94,6 @@ fn template(platform: &Platform, world: &World) -> Value {
 }
 
 fn container(platform: &Platform) -> Value {
-    let mount = |name: &str| json!({"name": name, "mountPath": format!("{}/{name}", api_config::SECRETS_DIR), "readOnly": true});
     json!({
         "name": "api",
         "image": platform.images.api_server,
@@ -115,12 +114,19 @@ fn container(platform: &Platform) -> Value {
         "livenessProbe": {"httpGet": {"path": "/health", "port": "ops"}, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "ops"}, "periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 2},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "config", "mountPath": api_config::CONFIG_DIR, "readOnly": true},
-            mount("postgres"), mount("redis"), mount("api"),
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
+        "volumeMounts": mounts(platform),
     })
+}
+
+fn mounts(platform: &Platform) -> Vec<Value> {
+    let secret = |name: &str| json!({"name": name, "mountPath": format!("{}/{name}", api_config::SECRETS_DIR), "readOnly": true});
+    let mut mounts = vec![json!({"name": "config", "mountPath": api_config::CONFIG_DIR, "readOnly": true})];
+    mounts.extend(["postgres", "redis", "api"].map(secret));
+    mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
+    if platform.spec.api.embeddings.api_key_secret_ref.is_some() {
+        mounts.push(secret("embeddings"));
+    }
+    mounts
 }
 
 /// Spread over nodes and zones, counted for each release by itself: pods of the release before are about to go.
@@ -179,14 +185,23 @@ pub fn redis_volume(platform: &Platform) -> Value {
 
 fn volumes(platform: &Platform) -> Value {
     let api = names::component(&platform.name, Component::Api);
-    json!([
-        {"name": "config", "configMap": {
+    let mut volumes = vec![
+        json!({"name": "config", "configMap": {
             "name": names::api_config(&platform.name),
             "items": [{"key": api_config::file(&platform.version), "path": "tanka.yaml"}],
-        }},
+        }}),
         postgres_volume(platform),
         redis_volume(platform),
         secret_volume("api", &api, secrets::PEPPER, secrets::PEPPER),
-        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-    ])
+        json!({"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}),
+    ];
+    if let Some(reference) = &platform.spec.api.embeddings.api_key_secret_ref {
+        volumes.push(secret_volume(
+            "embeddings",
+            &reference.name,
+            &reference.key,
+            api_config::EMBEDDINGS_KEY,
+        ));
+    }
+    Value::Array(volumes)
 }

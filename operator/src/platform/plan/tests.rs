@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::platform::assess::assess;
 use crate::platform::fixtures::{external, platform, running_pod};
+use crate::platform::observe::apis::Apis;
 use crate::platform::observe::patroni::{Cluster, Member};
 use crate::platform::observe::secrets::Reference;
 
@@ -55,10 +56,19 @@ fn supplied(platform: &Platform) -> World {
 
 /// Everything that is made on the way to a platform that works, the migration included.
 pub(super) fn everything(platform: &Platform) -> Vec<Object> {
-    let before = decide(platform, &supplied(platform)).objects;
+    everything_with(platform, &Apis::default())
+}
+
+/// The same in a cluster that has some of the optional APIs.
+pub(super) fn everything_with(platform: &Platform, apis: &Apis) -> Vec<Object> {
+    let world = |mut world: World| {
+        world.apis = apis.clone();
+        world
+    };
+    let before = decide(platform, &world(supplied(platform))).objects;
     let migration = before.into_iter().filter(|object| object.key.kind == Kind::Job);
     migration
-        .chain(decide(platform, &migrated(platform)).objects)
+        .chain(decide(platform, &world(migrated(platform))).objects)
         .collect()
 }
 
