@@ -11,7 +11,9 @@ pub mod plan;
 pub mod principal;
 pub mod settings;
 pub mod tariff;
+pub mod task;
 pub mod token;
+pub mod webhook;
 pub mod workroom;
 
 /// A value that a person gave and that is not acceptable, in words for that person.

@@ -35,6 +35,7 @@ pub struct Keys {
     tokens: [u8; 32],
     consistency: [u8; 32],
     invitations: [u8; 32],
+    webhooks: [u8; 32],
 }
 
 impl Keys {
@@ -47,6 +48,7 @@ impl Keys {
             tokens: mac(pepper, b"tanka tokens v1"),
             consistency: mac(pepper, b"tanka consistency v1"),
             invitations: mac(pepper, b"tanka invitations v1"),
+            webhooks: mac(pepper, b"tanka webhooks v1"),
         })
     }
 
@@ -69,6 +71,15 @@ impl Keys {
     /// the same token although none is stored.
     pub fn invitation(&self, id: uuid::Uuid) -> [u8; 32] {
         mac(&self.invitations, id.as_bytes())
+    }
+
+    /// The secret that signs what is sent to an endpoint. It follows from the endpoint's id and the number of its rotation, so none is
+    /// stored, and the database alone is not enough to forge an event.
+    pub fn webhook(&self, id: uuid::Uuid, version: i32) -> [u8; 32] {
+        let mut message = [0; 20];
+        message[..16].copy_from_slice(id.as_bytes());
+        message[16..].copy_from_slice(&version.to_be_bytes());
+        mac(&self.webhooks, &message)
     }
 
     /// Signs a position in the write-ahead log.

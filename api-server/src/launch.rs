@@ -19,11 +19,13 @@ use crate::config::load::Fingerprint;
 use crate::config::reload::Reloader;
 use crate::hashing::Hashing;
 use crate::http;
+use crate::jobs::{self, Tools};
 use crate::keys::Keys;
 use crate::lifecycle::Lifecycle;
 use crate::limits::guesses::Guesses;
 use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::realtime::{Hub, subscription};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
@@ -138,6 +140,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
     lifecycle.background("cache counts", counts);
     let embed = search::worker::run(database.clone(), live.clone(), stop);
     lifecycle.background("embeddings", embed);
+    work(&lifecycle, &live, &keys, &database, &metrics)?;
     let hashing = Hashing::new(metrics.hashing.clone())?;
     Ok(App::new(Parts {
         live,
@@ -153,6 +156,27 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         metrics,
         lifecycle,
     }))
+}
+
+/// Starts what does jobs.
+fn work(
+    lifecycle: &Lifecycle,
+    live: &Live,
+    keys: &Keys,
+    database: &Fleet,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    let tools = Tools {
+        database: database.clone(),
+        live: live.clone(),
+        keys: keys.clone(),
+        outbound: Outbound::new(live.clone()).context("no certificates of the system can be read")?,
+        metrics: Arc::new(metrics.jobs.clone()),
+        lifecycle: lifecycle.clone(),
+    };
+    lifecycle.background("jobs", jobs::worker::run(tools.clone()));
+    lifecycle.background("backlog", jobs::worker::measure(tools));
+    Ok(())
 }
 
 /// Serves on an address; answers which one it is, for port 0.

@@ -1,6 +1,7 @@
 //! What is counted. Labels come from closed sets only: route templates, methods, statuses, instances of the configuration.
 
 mod database;
+pub mod jobs;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,6 +16,7 @@ use prometheus_client::registry::Registry;
 pub use self::database::{
     DatabaseMetrics, InstanceLabels, OutcomeLabels, PoolLabels, ReadLabels, StatementLabels,
 };
+use self::jobs::JobMetrics;
 use crate::cache::counts::CacheCounts;
 
 /// Content type of the exposition.
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub limits: LimitMetrics,
     /// The cache.
     pub cache: CacheCounts,
+    /// Background work.
+    pub jobs: JobMetrics,
 }
 
 impl Metrics {
@@ -67,6 +71,7 @@ impl Metrics {
         let access = AccessMetrics::register(tanka);
         let limits = LimitMetrics::register(tanka);
         let cache = CacheCounts::register(tanka);
+        let jobs = JobMetrics::register(tanka);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -84,6 +89,7 @@ impl Metrics {
             access,
             limits,
             cache,
+            jobs,
         })
     }
 

@@ -9,12 +9,15 @@ use crate::config::Live;
 use crate::entropy;
 use crate::routing::{Fleet, Scope};
 use crate::store::invalidations::ForgetInvalidations;
+use crate::store::jobs::SweepJobs;
 use crate::store::maintenance::Sweep;
 
 /// Time between sweeps of one process; jitter spreads processes.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Limit of one sweep.
 const LIMIT: Duration = Duration::from_secs(8);
+/// Old jobs and deliveries that one sweep removes.
+const BATCH: i32 = 500;
 /// How long rows of invalidations are kept: every process looks at them each second.
 const INVALIDATIONS: Duration = Duration::from_mins(10);
 
@@ -40,6 +43,9 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
         let old = ForgetInvalidations { age: INVALIDATIONS };
         if let Err(error) = database.write(scope, old).await {
             tracing::debug!(error = ?error, "invalidations were not swept");
+        }
+        if let Err(error) = database.write(scope, SweepJobs(BATCH)).await {
+            tracing::debug!(error = ?error, "jobs were not swept");
         }
     }
 }

@@ -39,6 +39,18 @@ pub struct Config {
     #[serde(default)]
     #[garde(dive)]
     pub embeddings: Embeddings,
+    /// Background work.
+    #[serde(default)]
+    #[garde(dive)]
+    pub jobs: Jobs,
+    /// Requests that the server sends to addresses that people gave.
+    #[serde(default)]
+    #[garde(dive)]
+    pub outbound: Outbound,
+    /// Files of people.
+    #[serde(default)]
+    #[garde(dive)]
+    pub resources: Resources,
     /// Requests per person.
     #[serde(default)]
     #[garde(dive)]
@@ -326,6 +338,34 @@ fn model_of(url: Option<&String>) -> impl FnOnce(&Option<String>, &()) -> garde:
         } else {
             Ok(())
         }
+    }
+}
+
+section! {
+    /// Background work: syncs, webhooks, schedules.
+    Jobs {
+        /// Jobs that this process runs at the same time. 0: it runs none.
+        concurrency: u32 = 4, [range(min = 0, max = 64)];
+        /// How long a job waits for its worker to come back before another one takes it.
+        lease: Span = Span::from_secs(60), [skip];
+    }
+}
+
+section! {
+    /// Requests that the server sends to addresses that people gave: webhooks and syncs.
+    Outbound {
+        /// Networks that they may reach although they are not public. Empty: none.
+        allowed_networks: Vec<IpNet> = Vec::new(), [length(max = 64)];
+    }
+}
+
+section! {
+    /// Files of people.
+    Resources {
+        /// Largest file.
+        max_size: Size = Size::from_mib(25), [skip];
+        /// Content types that may be stored, such as `image/png` or `text/*`. Empty: all.
+        content_types: Vec<String> = Vec::new(), [length(max = 64)];
     }
 }
 

@@ -33,10 +33,16 @@ pub enum SecurityEvent {
     Invited,
     /// The tenant itself was changed.
     TenantChanged,
+    /// Events are sent to one more endpoint.
+    WebhookCreated,
+    /// An endpoint or its secret was changed.
+    WebhookChanged,
+    /// An endpoint was deleted.
+    WebhookDeleted,
 }
 
 /// All events.
-pub const ALL: [SecurityEvent; 14] = [
+pub const ALL: [SecurityEvent; 17] = [
     SecurityEvent::SignedUp,
     SecurityEvent::InvitationAccepted,
     SecurityEvent::LoggedIn,
@@ -51,6 +57,9 @@ pub const ALL: [SecurityEvent; 14] = [
     SecurityEvent::Activated,
     SecurityEvent::Invited,
     SecurityEvent::TenantChanged,
+    SecurityEvent::WebhookCreated,
+    SecurityEvent::WebhookChanged,
+    SecurityEvent::WebhookDeleted,
 ];
 
 impl SecurityEvent {
@@ -71,6 +80,9 @@ impl SecurityEvent {
             Self::Activated => "user.activated",
             Self::Invited => "invitation.created",
             Self::TenantChanged => "tenant.changed",
+            Self::WebhookCreated => "webhook.created",
+            Self::WebhookChanged => "webhook.changed",
+            Self::WebhookDeleted => "webhook.deleted",
         }
     }
 }

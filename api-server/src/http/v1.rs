@@ -8,9 +8,11 @@ pub mod messages;
 pub mod people;
 pub mod plans;
 pub mod sessions;
+pub mod tasks;
 pub mod tenant;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 pub mod workroom_members;
 pub mod workrooms;
 pub mod ws;
@@ -29,11 +31,13 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(messages::router())
         .merge(people::router())
         .merge(sessions::router())
+        .merge(tasks::router())
         .merge(tenant::router())
         .merge(users::router())
         .merge(plans::router())
         .merge(usage::router())
         .merge(workrooms::router())
         .merge(workroom_members::router())
+        .merge(webhooks::router())
         .merge(ws::router())
 }

@@ -147,7 +147,13 @@ pub fn write_config(directory: &TempDir, extra: &str) -> PathBuf {
     } else {
         "rateLimit: {requestsPerMinute: 1000000, burst: 100000, loginPerMinute: 10000}"
     };
-    let text = format!("database: {database}\nredis: {redis}\n{limits}\n{extra}\n");
+    // Workers serve all tenants, so those of other tests would do the jobs of the tests about jobs.
+    let jobs = if extra.contains("jobs:") {
+        ""
+    } else {
+        "jobs: {concurrency: 0}"
+    };
+    let text = format!("database: {database}\nredis: {redis}\n{limits}\n{jobs}\n{extra}\n");
     file("tanka.yaml", &text)
 }
 

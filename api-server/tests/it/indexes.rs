@@ -23,7 +23,7 @@ fn statement(parts: &[&str]) -> String {
     found.remove(0)
 }
 
-/// T30, T31, T32, R23 to R27, F38, F47: the indexes of the requirements, in the form that serves.
+/// B16, T30, T31, T32, R23 to R27, F38, F47: the indexes of the requirements, in the form that serves.
 #[tokio::test]
 async fn every_index_that_was_asked_for_is_there() {
     let _app = TestApp::start().await;
@@ -45,6 +45,12 @@ async fn every_index_that_was_asked_for_is_there() {
         ),
         ("idx_recommendations_user_expires", "(user_id, expires_at DESC)"),
         ("idx_plan_rate_structure_gin", "gin (rate_structure"),
+        (
+            "idx_webhook_delivery_status",
+            "(tenant_id, status, created_at DESC",
+        ),
+        ("idx_webhook_delivery_created", "(webhook_id, created_at DESC"),
+        ("idx_jobs_due", "(due_at) WHERE (due_at IS NOT NULL)"),
         (
             "idx_active_plans",
             "(renewable_percentage DESC, id) WHERE is_active",

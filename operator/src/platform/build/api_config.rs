@@ -55,6 +55,9 @@ pub fn config(platform: &Platform) -> Config {
         },
         cache: cache(api),
         embeddings: embeddings(api),
+        jobs: config::Jobs::default(),
+        outbound: config::Outbound::default(),
+        resources: config::Resources::default(),
         rate_limit: config::RateLimit {
             requests_per_minute: positive(api.rate_limit.requests_per_minute),
             burst: positive(api.rate_limit.burst),
