@@ -1,6 +1,7 @@
 //! Carrying a plan out: create Secrets once, apply what differs, delete what has no place. Nothing to do means no request.
 
 mod doubt;
+mod refusals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +14,7 @@ use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
 
 use self::doubt::Doubt;
+use self::refusals::Refusals;
 use super::build::secrets::SecretRequest;
 use super::deadline::bounded;
 use super::diff::project;
@@ -35,10 +37,14 @@ pub struct Applier {
     client: Client,
     metrics: Metrics,
     /// What an object's fields looked like after it was applied, where the API server writes them differently (`1000m` as `1`).
-    accepted: Mutex<HashMap<(String, String, Key), Accepted>>,
+    accepted: Mutex<HashMap<Place, Accepted>>,
+    refusals: Refusals<Place>,
     /// Values of Secrets that were seen, so that one that is deleted comes back with credentials that work.
     credentials: Mutex<HashMap<(String, String), BTreeMap<String, String>>>,
 }
+
+/// Namespace, platform and object.
+type Place = (String, String, Key);
 
 struct Accepted {
     sent: Value,
@@ -55,6 +61,7 @@ impl Applier {
             client,
             metrics,
             accepted: Mutex::default(),
+            refusals: Refusals::default(),
             credentials: Mutex::default(),
         }
     }
@@ -238,12 +245,29 @@ impl Applier {
                 }
             }
         }
+        let place = place(platform, object);
+        let version = live
+            .as_ref()
+            .and_then(|live| live["metadata"]["resourceVersion"].as_str());
+        if let Some(words) = self
+            .refusals
+            .standing(&place, &object.manifest, version, world.now)
+        {
+            return Ok(Err((object.key.clone(), Rejection::Refused(words))));
+        }
         let cause = if live.is_some() {
             Cause::Differs
         } else {
             Cause::Missing
         };
-        self.send(platform, object, &manifest, cause).await
+        let outcome = self.send(platform, object, &manifest, cause).await?;
+        if let Err((_, Rejection::Refused(words))) = &outcome {
+            self.refusals
+                .note(place, &object.manifest, version, words, world.now);
+        } else {
+            self.refusals.clear(&place);
+        }
+        Ok(outcome)
     }
 
     async fn send(
@@ -254,9 +278,23 @@ impl Applier {
         cause: Cause,
     ) -> Result<Result<Option<Value>, (Key, Rejection)>, Error> {
         let api = self.api(platform, object.key.kind);
+        let name = &object.key.name;
         self.metrics.write(object.key.kind, cause);
         let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-        match bounded(api.patch(&object.key.name, &parameters, &Patch::Apply(manifest))).await {
+        let mut answer = bounded(api.patch(name, &parameters, &Patch::Apply(manifest))).await;
+        if object.key.kind == Kind::Service
+            && cause == Cause::Differs
+            && matches!(&answer, Err(Error::Api(status)) if status.code == 422)
+        {
+            // A port that somebody changed by hand has another key, so it would stay beside ours under the same name: all are replaced.
+            self.metrics.write(object.key.kind, cause);
+            let parameters = PatchParams {
+                field_manager: Some(names::FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            answer = bounded(api.patch(name, &parameters, &Patch::Merge(manifest))).await;
+        }
+        match answer {
             Ok(stored) => {
                 let stored = serde_json::to_value(stored).map_err(Error::SerdeError)?;
                 self.remember(platform, object, &stored);
@@ -415,7 +453,7 @@ fn password() -> String {
 }
 
 /// By names, not by uid: a platform that is made again takes the place of the one before, so nothing grows without end.
-fn place(platform: &Platform, object: &Object) -> (String, String, Key) {
+fn place(platform: &Platform, object: &Object) -> Place {
     (
         platform.namespace.clone(),
         platform.name.clone(),

@@ -92,6 +92,30 @@ async fn a_deleted_object_comes_back_and_a_drifted_one_is_mended() {
     .await;
 }
 
+/// The key of a port in a Service is its number: one that was changed by hand is another one.
+#[tokio::test]
+async fn a_port_that_was_changed_by_hand_is_mended() {
+    let world = World::new("ports").await;
+    world.create("acme", json!({})).await;
+    let service = world.object(Kind::Service, "acme-postgres-ro").await;
+    let wanted = service.data["spec"]["ports"].clone();
+    let mut drifted = wanted.clone();
+    drifted[0]["port"] = json!(6543);
+    let drift = Patch::Merge(json!({"spec": {"ports": drifted}}));
+    world
+        .objects(Kind::Service)
+        .patch("acme-postgres-ro", &PatchParams::default(), &drift)
+        .await
+        .unwrap();
+    eventually("the ports to be mended", || async {
+        let service = world.object(Kind::Service, "acme-postgres-ro").await;
+        (service.data["spec"]["ports"] == wanted).then_some(())
+    })
+    .await;
+    let before = world.calm().await;
+    assert_eq!(world.calm().await, before);
+}
+
 #[tokio::test]
 async fn what_others_add_is_left_alone() {
     let world = World::new("additions").await;
