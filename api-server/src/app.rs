@@ -18,7 +18,8 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::guesses::Guesses;
 use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
-use crate::realtime::Hub;
+use crate::realtime::budget::Grant;
+use crate::realtime::{Hub, Registry};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
 use crate::search::endpoint::Endpoint;
@@ -46,6 +47,10 @@ pub struct Parts {
     pub hashing: Hashing,
     /// Real-time events.
     pub hub: Hub,
+    /// Who is connected where.
+    pub registry: Registry,
+    /// Connections that the machine can carry, of as many as there may be.
+    pub grant: Grant,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether it is ending.
@@ -146,6 +151,17 @@ impl App {
     /// Real-time events.
     pub fn hub(&self) -> &Hub {
         &self.0.parts.hub
+    }
+
+    /// Who is connected where.
+    pub fn registry(&self) -> &Registry {
+        &self.0.parts.registry
+    }
+
+    /// Real-time connections that this process serves, at most.
+    pub fn most_connections(&self) -> u32 {
+        let wanted = self.config().websocket.max_connections;
+        self.0.parts.grant.connections(wanted)
     }
 
     /// What is counted.

@@ -26,7 +26,9 @@ use crate::limits::guesses::Guesses;
 use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
-use crate::realtime::{Hub, subscription};
+use crate::realtime::budget::Grant;
+use crate::realtime::registry::Roll;
+use crate::realtime::{Hub, Registry, subscription};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
 use crate::server::Server;
@@ -90,7 +92,8 @@ impl Launch {
         });
         let address = listen(&app, self.listen, http::router(&app)?).await?;
         let ops_address = listen(&app, self.ops_listen, http::ops::router(&app)).await?;
-        tracing::info!(%address, %ops_address, "serving");
+        let connections = app.most_connections();
+        tracing::info!(%address, %ops_address, connections, grant = ?Grant::read(), "serving");
         Ok(Running {
             address,
             ops_address,
@@ -109,14 +112,9 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         stop.clone(),
     )?;
     let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
-    let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone());
-    database.set_sink(Arc::new(hub.clone()));
-    lifecycle.background("hub", hub.clone().watch(stop.clone()));
-    let publish = subscription::publish(hub.clone(), redis.clone(), outgoing, stop.clone());
-    lifecycle.background("publish", publish);
-    let receive = subscription::receive(hub.clone(), redis.clone(), stop.clone());
-    lifecycle.background("receive", receive);
+    let (hub, registry) = realtime(&database, &redis, &metrics, &lifecycle);
     let (tokens, changed) = Tokens::new(metrics.access.clone());
+    tokens.set_listeners(Arc::new(hub.clone()));
     database.set_access_sink(Arc::new(tokens.clone()));
     let look = watch::look(tokens.clone(), database.clone(), stop.clone());
     lifecycle.background("access look", look);
@@ -153,6 +151,8 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         cache,
         hashing,
         hub,
+        registry,
+        grant: Grant::read(),
         metrics,
         lifecycle,
     }))
@@ -177,6 +177,33 @@ fn work(
     lifecycle.background("jobs", jobs::worker::run(tools.clone()));
     lifecycle.background("backlog", jobs::worker::measure(tools));
     Ok(())
+}
+
+/// Starts what brings events to connections.
+fn realtime(
+    database: &Fleet,
+    redis: &RedisLink,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) -> (Hub, Registry) {
+    let stop = lifecycle.stop.clone();
+    let (roll, notes) = Roll::new();
+    let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone(), roll.clone());
+    let registry = Registry::new(process_name(), hub.clone(), redis.clone(), roll);
+    let keep = registry.clone().keep(notes, stop.clone());
+    lifecycle.background("registry", keep);
+    database.set_sink(Arc::new(hub.clone()));
+    lifecycle.background("hub", hub.clone().watch(stop.clone()));
+    let publish = subscription::publish(hub.clone(), redis.clone(), outgoing, stop.clone());
+    lifecycle.background("publish", publish);
+    let receive = subscription::receive(hub.clone(), redis.clone(), stop);
+    lifecycle.background("receive", receive);
+    (hub, registry)
+}
+
+/// What people know the process by: the pod's name.
+fn process_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "process".to_owned())
 }
 
 /// Serves on an address; answers which one it is, for port 0.

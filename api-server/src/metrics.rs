@@ -221,10 +221,18 @@ pub struct SourceLabels {
 /// Counts of real-time connections.
 #[derive(Debug, Clone)]
 pub struct RealtimeMetrics {
-    /// Open sockets.
+    /// Open connections, WebSockets and event streams.
     pub sockets: Gauge,
     /// Channels with local members.
     pub channels: Gauge,
+    /// Memberships of connections in channels.
+    pub subscriptions: Gauge,
+    /// Bytes that wait for connections.
+    pub queue_bytes: Gauge,
+    /// From the moment an event was written to the moment it was handed to connections.
+    pub delay: Family<SourceLabels, Histogram>,
+    /// How often Redis began to deliver.
+    pub reconnects: Counter,
     /// Frames handed to sockets.
     pub deliveries: Family<SourceLabels, Counter>,
     /// Frames that were not handed over, or not published.
@@ -244,6 +252,10 @@ impl RealtimeMetrics {
         let m = Self {
             sockets: Gauge::default(),
             channels: Gauge::default(),
+            subscriptions: Gauge::default(),
+            queue_bytes: Gauge::default(),
+            delay: Family::new_with_constructor(latency_histogram),
+            reconnects: Counter::default(),
             deliveries: Family::default(),
             dropped: Family::default(),
             closed: Family::default(),
@@ -261,6 +273,26 @@ impl RealtimeMetrics {
             "websocket_resumes",
             "Resumed connections by outcome",
             m.resumes.clone(),
+        );
+        registry.register(
+            "realtime_subscriptions",
+            "Memberships of connections in channels",
+            m.subscriptions.clone(),
+        );
+        registry.register(
+            "realtime_queue_bytes",
+            "What waits for connections",
+            m.queue_bytes.clone(),
+        );
+        registry.register(
+            "realtime_delivery_delay_seconds",
+            "From writing an event to handing it to connections",
+            m.delay.clone(),
+        );
+        registry.register(
+            "realtime_redis_reconnects",
+            "How often Redis began to deliver events",
+            m.reconnects.clone(),
         );
         registry.register(
             "realtime_channels",

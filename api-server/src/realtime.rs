@@ -1,10 +1,18 @@
 //! Real-time events. The outbox table is the truth; Redis only makes it fast. Every channel's events have positions without
 //! gaps, so what is missing is always noticed, and fetched from the table.
 
+pub mod budget;
+pub mod cursor;
 pub mod hub;
+pub mod listener;
+pub mod pace;
+pub mod protocol;
 pub mod queue;
+pub mod registry;
 pub mod room;
 pub mod socket;
+pub mod stream;
 pub mod subscription;
 
 pub use hub::Hub;
+pub use registry::Registry;

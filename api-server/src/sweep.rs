@@ -10,7 +10,7 @@ use crate::entropy;
 use crate::routing::{Fleet, Scope};
 use crate::store::invalidations::ForgetInvalidations;
 use crate::store::jobs::SweepJobs;
-use crate::store::maintenance::Sweep;
+use crate::store::maintenance::{self, Sweep};
 
 /// Time between sweeps of one process; jitter spreads processes.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -35,10 +35,21 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
             at_least: None,
             primary_only: true,
         };
-        match database.write(scope, Sweep { history }).await {
-            Ok(swept) if swept.output > 0 => tracing::debug!(rows = swept.output, "removed expired rows"),
-            Ok(_) => {}
-            Err(error) => tracing::debug!(error = ?error, "nothing was swept"),
+        // As long as there is a whole batch and time: what is written faster than it is removed would grow without bound.
+        loop {
+            match database.write(scope, Sweep { history }).await {
+                Ok(swept) if swept.output > 0 => {
+                    tracing::debug!(rows = swept.output, "removed expired rows");
+                    if swept.output < i64::from(maintenance::BATCH) {
+                        break;
+                    }
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(error = ?error, "nothing was swept");
+                    break;
+                }
+            }
         }
         let old = ForgetInvalidations { age: INVALIDATIONS };
         if let Err(error) = database.write(scope, old).await {

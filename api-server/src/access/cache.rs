@@ -3,7 +3,7 @@
 //! message, a stopped Redis or a stopped watcher cost queries, and never a revoked token that still works.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,12 +40,22 @@ pub struct Entry {
     pub as_of: Instant,
 }
 
+/// Open connections, whose people may lose rights while they listen.
+pub trait Listeners: std::fmt::Debug + Send + Sync {
+    /// Whether anybody listens.
+    fn anybody(&self) -> bool;
+
+    /// What these people may do has changed.
+    fn rights_changed(&self, people: &[Uuid]);
+}
+
 /// Validated tokens.
 #[derive(Debug, Clone)]
 pub struct Tokens(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    listeners: OnceLock<Arc<dyn Listeners>>,
     entries: Cache<TokenHash, Entry>,
     state: Mutex<State>,
     outgoing: mpsc::Sender<Uuid>,
@@ -80,6 +90,7 @@ impl Tokens {
     pub fn new(metrics: AccessMetrics) -> (Self, mpsc::Receiver<Uuid>) {
         let (outgoing, published) = mpsc::channel(MOST_OUTGOING);
         let tokens = Self(Arc::new(Inner {
+            listeners: OnceLock::new(),
             entries: Cache::new(MOST),
             state: Mutex::new(State {
                 changed: HashMap::new(),
@@ -147,7 +158,12 @@ impl Tokens {
 
     /// Whether there is anything to watch for.
     pub fn is_empty(&self) -> bool {
-        self.0.entries.is_empty()
+        self.0.entries.is_empty() && !self.0.listeners.get().is_some_and(|open| open.anybody())
+    }
+
+    /// Names the connections that are told of changes, once.
+    pub fn set_listeners(&self, listeners: Arc<dyn Listeners>) {
+        let _ = self.0.listeners.set(listeners);
     }
 
     /// Takes note that people's rights changed.
@@ -161,6 +177,12 @@ impl Tokens {
             state.changed.insert(*person, now);
         }
         self.0.metrics.changes.inc_by(people.len() as u64);
+        drop(state);
+        if let Some(listeners) = self.0.listeners.get()
+            && !people.is_empty()
+        {
+            listeners.rights_changed(people);
+        }
     }
 
     /// Takes note that everything committed before a moment is known. Changes that no entry can be older than are forgotten.

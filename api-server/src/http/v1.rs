@@ -2,7 +2,9 @@
 
 pub mod auth;
 pub mod cache;
+pub mod connections;
 pub mod conversations;
+pub mod events;
 pub mod memories;
 pub mod messages;
 pub mod people;
@@ -26,7 +28,9 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(auth::router())
         .merge(cache::router())
+        .merge(connections::router())
         .merge(conversations::router())
+        .merge(events::router())
         .merge(memories::router())
         .merge(messages::router())
         .merge(people::router())

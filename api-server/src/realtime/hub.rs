@@ -1,37 +1,31 @@
 //! All rooms of this process, and where their events come from: own commits, Redis, and the outbox table.
 
+mod table;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::room::{Head, Member, Ready, Room, Wants};
+pub use self::table::Missed;
+use super::registry::{Change, Roll};
+use super::room::{Effect, Head, Member, Ready, Room};
+use crate::access::cache::Listeners;
+use crate::clock;
 use crate::domain::event::{Channel, Event, EventKind};
-use crate::entropy;
 use crate::metrics::{RealtimeMetrics, ReasonLabels, SourceLabels};
 use crate::routing::fleet::EventSink;
-use crate::routing::{Fleet, Scope, StoreError};
-use crate::store::outbox::{EventsAfter, Heads};
+use crate::routing::{Fleet, StoreError};
 use crate::store::sessions::SessionRevoked;
+use crate::store::workroom_members::Removed;
 
 /// Events that may wait to be published; what does not fit is found in the table by the other processes.
 const MOST_OUTGOING: usize = 8_192;
-/// Channels that one query asks for.
-const CHUNK: usize = 500;
-/// Events that one query fetches.
-const FETCH: i32 = 500;
-/// How often the table is looked at while Redis delivers: only against a publisher that died before it published.
-const CALM: Duration = Duration::from_secs(5);
-/// How often while Redis does not deliver.
-const ALONE: Duration = Duration::from_millis(300);
-/// Limit of one look.
-const LOOK: Duration = Duration::from_secs(3);
 
 /// A frame on its way to the other processes.
 #[derive(Debug)]
@@ -40,6 +34,34 @@ pub struct Outgoing {
     pub channel: Channel,
     /// The frame.
     pub frame: axum::extract::ws::Utf8Bytes,
+}
+
+/// Connections of one person and of one tenant that this process serves, at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// Of one person.
+    pub person: usize,
+    /// Of one tenant.
+    pub tenant: usize,
+}
+
+/// Where a client was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// Position of the last event that it saw.
+    pub offset: i64,
+    /// The epoch of that; none if the channel never had an event.
+    pub epoch: Option<Uuid>,
+}
+
+/// A connection could not be added to its channels.
+#[derive(Debug)]
+pub enum JoinError {
+    /// The person or the tenant has its share of connections already.
+    TooMany,
+    /// It cannot be found out where the channels are.
+    Store(StoreError),
 }
 
 /// All rooms.
@@ -56,6 +78,7 @@ struct Inner {
     next_member: AtomicU64,
     fleet: Fleet,
     metrics: RealtimeMetrics,
+    roll: Roll,
 }
 
 impl std::fmt::Debug for Hub {
@@ -72,13 +95,14 @@ struct Envelope<'a> {
     epoch: Uuid,
     offset: i64,
     event: &'a str,
+    at: Timestamp,
     #[serde(borrow)]
     data: &'a serde_json::value::RawValue,
 }
 
 impl Hub {
     /// A hub without rooms, and the end of the queue from which a publisher takes frames.
-    pub fn new(fleet: Fleet, metrics: RealtimeMetrics) -> (Self, mpsc::Receiver<Outgoing>) {
+    pub fn new(fleet: Fleet, metrics: RealtimeMetrics, roll: Roll) -> (Self, mpsc::Receiver<Outgoing>) {
         let (outgoing, published) = mpsc::channel(MOST_OUTGOING);
         let hub = Self(Arc::new(Inner {
             rooms: Mutex::default(),
@@ -90,119 +114,127 @@ impl Hub {
             next_member: AtomicU64::new(1),
             fleet,
             metrics,
+            roll,
         }));
         (hub, published)
     }
 
-    /// Looks at the table now and then: often while Redis does not deliver, rarely while it does.
-    pub async fn watch(self, stop: CancellationToken) {
-        loop {
-            let pause = if self.0.subscribed.load(Ordering::Relaxed) {
-                CALM
-            } else {
-                ALONE
-            };
-            let woken = timeout(entropy::jitter(pause), self.0.look.notified());
-            if stop.run_until_cancelled(woken).await.is_none() {
-                return;
-            }
-            let channels: Vec<Channel> = self.rooms().keys().copied().collect();
-            self.look_at(&channels, false).await;
-        }
-    }
-
-    /// A number for a new member.
+    /// A number for a new connection.
     pub fn next_member(&self) -> u64 {
         self.0.next_member.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a socket to a channel; answers from where on its queue will have everything.
+    /// Adds a connection to channels; answers for each from where on its queue will have everything. A connection that fails to join
+    /// one channel has joined none.
     pub async fn join(
         &self,
-        channel: Channel,
-        member: Member,
+        member: &Member,
+        wanted: &[(Channel, Option<Resume>)],
+        shares: Shares,
         deadline: Instant,
-    ) -> Result<Head, StoreError> {
-        let known = {
-            let mut rooms = self.rooms();
-            let count = rooms.len();
-            let room = rooms.entry(channel).or_default();
-            let known = room.join(member);
-            if rooms.len() > count {
-                self.0.metrics.channels.inc();
-                self.mark(channel);
+    ) -> Result<Vec<Head>, JoinError> {
+        let ahead = self.confirm_ahead(wanted, deadline).await?;
+        let known = self.enter(member, wanted, shares, &ahead)?;
+        let unknown: Vec<Channel> = wanted
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|((channel, _), _)| *channel)
+            .collect();
+        let found = match self.heads(&unknown, &ahead, deadline).await {
+            Ok(found) => found,
+            Err(error) => {
+                for (channel, _) in wanted {
+                    self.leave(*channel, member.id);
+                }
+                return Err(JoinError::Store(error));
             }
-            known
         };
-        if let Some(head) = known {
-            return Ok(head);
-        }
-        let scope = Scope {
-            tenant: None,
-            deadline,
-            at_least: None,
-            primary_only: false,
-        };
-        let (heads, _) = self.0.fleet.read(&scope, &Heads(vec![channel])).await?;
-        let head = heads.first().map_or(
-            Head {
-                epoch: None,
-                position: 0,
-            },
-            |head| Head {
-                epoch: Some(head.epoch),
-                position: head.position,
-            },
-        );
-        Ok(self
-            .rooms()
-            .get_mut(&channel)
-            .map_or(head, |room| room.begin(head)))
+        let mut rooms = self.rooms();
+        let heads = wanted.iter().zip(known).map(|((channel, _), known)| {
+            let seen = ahead.get(channel).copied();
+            let head = known.unwrap_or_else(|| {
+                let head = found.get(channel).copied().unwrap_or(Head {
+                    epoch: None,
+                    position: 0,
+                });
+                rooms.get_mut(channel).map_or(head, |room| room.begin(head))
+            });
+            match seen {
+                Some(seen) if seen.position > head.position => seen,
+                _ => head,
+            }
+        });
+        Ok(heads.collect())
     }
 
-    /// Removes a socket.
+    /// Adds the connection to the rooms, if the shares allow it.
+    fn enter(
+        &self,
+        member: &Member,
+        wanted: &[(Channel, Option<Resume>)],
+        shares: Shares,
+        ahead: &HashMap<Channel, Head>,
+    ) -> Result<Vec<Option<Head>>, JoinError> {
+        let mut rooms = self.rooms();
+        for (channel, _) in wanted {
+            let share = match channel {
+                Channel::User(_) => shares.person,
+                Channel::Tenant(_) => shares.tenant,
+                Channel::Workroom(_) => continue,
+            };
+            if rooms
+                .get(channel)
+                .is_some_and(|room| room.members().len() >= share)
+            {
+                return Err(JoinError::TooMany);
+            }
+        }
+        let mut known = Vec::with_capacity(wanted.len());
+        for (channel, _) in wanted {
+            let count = rooms.len();
+            let room = rooms.entry(*channel).or_insert_with(|| Room::new(*channel));
+            let seen = ahead.get(channel).map_or(0, |head| head.position);
+            let member = Member {
+                seen,
+                ..member.clone()
+            };
+            self.0.roll.note(*channel, &member, Change::Came);
+            known.push(room.join(member));
+            self.0.metrics.subscriptions.inc();
+            if rooms.len() > count {
+                self.0.metrics.channels.inc();
+                self.mark(*channel);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Removes a connection from a channel.
     pub fn leave(&self, channel: Channel, member: u64) {
         let mut rooms = self.rooms();
-        if rooms.get_mut(&channel).is_some_and(|room| room.leave(member)) {
+        let Some(room) = rooms.get_mut(&channel) else {
+            return;
+        };
+        let gone = room.leave(member);
+        self.clear(rooms, channel, gone.as_slice());
+    }
+
+    /// Takes note of those who are gone, and of a room that nobody is in any more.
+    fn clear(&self, mut rooms: MutexGuard<'_, HashMap<Channel, Room>>, channel: Channel, gone: &[Member]) {
+        if gone.is_empty() {
+            return;
+        }
+        for member in gone {
+            self.0.metrics.subscriptions.dec();
+            self.0.roll.note(channel, member, Change::Left);
+        }
+        if rooms.get(&channel).is_some_and(|room| room.members().is_empty()) {
             rooms.remove(&channel);
             self.0.metrics.channels.dec();
             drop(rooms);
             self.mark(channel);
         }
-    }
-
-    /// Events between two positions of a channel, all of them, or none if some are no longer kept.
-    pub async fn history(
-        &self,
-        channel: Channel,
-        epoch: Uuid,
-        after: i64,
-        until: i64,
-        deadline: Instant,
-    ) -> Result<Option<Vec<Event>>, StoreError> {
-        if until - after > i64::from(FETCH) {
-            return Ok(None);
-        }
-        for primary_only in [false, true] {
-            let scope = Scope {
-                tenant: None,
-                deadline,
-                at_least: None,
-                primary_only,
-            };
-            let wanted = EventsAfter {
-                channel,
-                epoch,
-                after,
-                limit: FETCH,
-            };
-            let (mut events, _) = self.0.fleet.read(&scope, &wanted).await?;
-            events.retain(|event| event.position <= until);
-            if (after + 1..=until).eq(events.iter().map(|event| event.position)) {
-                return Ok(Some(events));
-            }
-        }
-        Ok(None)
     }
 
     /// Takes a frame that Redis delivered.
@@ -215,9 +247,9 @@ impl Hub {
             epoch: envelope.epoch,
             position: envelope.offset,
             frame: frame.into(),
-            revokes: revoked(envelope.event, envelope.data.get()),
+            effect: effect(envelope.event, envelope.data.get()),
         };
-        self.accept(channel, ready, "redis");
+        self.accept(channel, ready, "redis", envelope.at);
     }
 
     /// Channels that a subscriber has to look at again, because members came or went.
@@ -240,113 +272,50 @@ impl Hub {
         self.rooms().keys().copied().collect()
     }
 
+    /// Who listens to channels of tenants and workrooms.
+    pub fn listeners(&self) -> Vec<(Channel, Member)> {
+        let rooms = self.rooms();
+        let shared = rooms
+            .iter()
+            .filter(|(channel, _)| !matches!(channel, Channel::User(_)));
+        shared
+            .flat_map(|(channel, room)| room.members().iter().map(|member| (*channel, member.clone())))
+            .collect()
+    }
+
+    /// Who listens to one channel here.
+    pub fn members(&self, channel: Channel) -> Vec<Member> {
+        self.rooms()
+            .get(&channel)
+            .map_or_else(Vec::new, |room| room.members().to_vec())
+    }
+
     /// Whether Redis delivers from now on. What came before that is looked up.
     pub fn set_subscribed(&self, subscribed: bool) {
-        self.0.subscribed.store(subscribed, Ordering::Relaxed);
+        let before = self.0.subscribed.swap(subscribed, Ordering::Relaxed);
+        if subscribed && !before {
+            self.0.metrics.reconnects.inc();
+        }
         self.0.metrics.subscribed.set(i64::from(subscribed));
         self.0.look.notify_one();
     }
 
-    /// Compares rooms with the table and fetches what they miss.
-    pub async fn look_at(&self, channels: &[Channel], primary_only: bool) {
-        for chunk in channels.chunks(CHUNK) {
-            let deadline = Instant::now() + LOOK;
-            let scope = Scope {
-                tenant: None,
-                deadline,
-                at_least: None,
-                primary_only,
-            };
-            let heads = match self.0.fleet.read(&scope, &Heads(chunk.to_vec())).await {
-                Ok((heads, _)) => heads,
-                Err(error) => {
-                    tracing::debug!(error = ?error, "event heads cannot be read");
-                    return;
-                }
-            };
-            for head in heads {
-                let seen = Head {
-                    epoch: Some(head.epoch),
-                    position: head.position,
-                };
-                let wants = self
-                    .rooms()
-                    .get_mut(&head.channel)
-                    .map_or(Wants::Nothing, |room| room.compare(seen));
-                self.satisfy(head.channel, head.epoch, wants);
-            }
-        }
-    }
-
-    fn accept(&self, channel: Channel, event: Ready, source: &'static str) {
+    fn accept(&self, channel: Channel, event: Ready, source: &'static str, at: Timestamp) {
         let epoch = event.epoch;
-        let (wants, delivered) = {
-            let mut rooms = self.rooms();
-            let Some(room) = rooms.get_mut(&channel) else {
-                return;
-            };
-            (room.accept(event), room.take_delivered())
+        let mut rooms = self.rooms();
+        let Some(room) = rooms.get_mut(&channel) else {
+            return;
         };
+        let wants = room.accept(event);
+        let (delivered, gone) = (room.take_delivered(), room.take_gone());
+        self.clear(rooms, channel, &gone);
         if delivered > 0 {
-            self.0
-                .metrics
-                .deliveries
-                .get_or_create(&SourceLabels { source })
-                .inc_by(delivered);
+            let labels = SourceLabels { source };
+            self.0.metrics.deliveries.get_or_create(&labels).inc_by(delivered);
+            let late = clock::now().duration_since(at).as_secs_f64().max(0.0);
+            self.0.metrics.delay.get_or_create(&labels).observe(late);
         }
         self.satisfy(channel, epoch, wants);
-    }
-
-    fn satisfy(&self, channel: Channel, epoch: Uuid, wants: Wants) {
-        if let Wants::EventsAfter(after) = wants {
-            let hub = self.clone();
-            tokio::spawn(async move { hub.fill(channel, epoch, after).await });
-        }
-    }
-
-    /// Fetches events until the room misses nothing.
-    async fn fill(&self, channel: Channel, epoch: Uuid, mut after: i64) {
-        loop {
-            let scope = Scope {
-                tenant: None,
-                deadline: Instant::now() + LOOK,
-                at_least: None,
-                primary_only: true,
-            };
-            let read = self
-                .0
-                .fleet
-                .read(
-                    &scope,
-                    &EventsAfter {
-                        channel,
-                        epoch,
-                        after,
-                        limit: FETCH,
-                    },
-                )
-                .await;
-            let Ok((events, _)) = read else {
-                // A gap that could not be read is not a gap that cannot be closed.
-                if let Some(room) = self.rooms().get_mut(&channel) {
-                    room.not_filled();
-                }
-                return;
-            };
-            for event in events {
-                if let Some(ready) = ready(&event) {
-                    self.accept(channel, ready, "poll");
-                }
-            }
-            let wants = self
-                .rooms()
-                .get_mut(&channel)
-                .map_or(Wants::Nothing, |room| room.filled(after));
-            match wants {
-                Wants::EventsAfter(next) => after = next,
-                Wants::Nothing => return,
-            }
-        }
     }
 
     fn mark(&self, channel: Channel) {
@@ -386,7 +355,23 @@ impl EventSink for Hub {
             if self.0.outgoing.try_send(outgoing).is_err() {
                 self.drop_frame("publisher_busy");
             }
-            self.accept(event.channel, ready, "local");
+            self.accept(event.channel, ready, "local", event.at);
+        }
+    }
+}
+
+impl Listeners for Hub {
+    fn anybody(&self) -> bool {
+        !self.rooms().is_empty()
+    }
+
+    fn rights_changed(&self, people: &[Uuid]) {
+        let rooms = self.rooms();
+        for person in people {
+            let own = rooms.get(&Channel::User(*person));
+            for member in own.map_or(&[][..], Room::members) {
+                member.queue.recheck();
+            }
         }
     }
 }
@@ -397,15 +382,35 @@ pub fn ready(event: &Event) -> Option<Ready> {
         epoch: event.epoch,
         position: event.position,
         frame: event.frame().ok()?.into(),
-        revokes: revoked(&event.kind, &event.body),
+        effect: effect(&event.kind, &event.body),
     })
 }
 
-fn revoked(kind: &str, body: &str) -> Option<Uuid> {
-    if kind != EventKind::SessionRevoked.as_str() {
-        return None;
+fn effect(kind: &str, body: &str) -> Effect {
+    if kind == EventKind::SessionRevoked.as_str() {
+        serde_json::from_str::<SessionRevoked>(body)
+            .map_or(Effect::None, |told| Effect::Revokes(told.session_id))
+    } else if kind == EventKind::WorkroomMemberRemoved.as_str() {
+        serde_json::from_str::<Removed>(body).map_or(Effect::None, |told| Effect::Expels(told.user_id))
+    } else if kind == EventKind::WorkroomDeleted.as_str() {
+        Effect::Ends
+    } else {
+        Effect::None
     }
-    serde_json::from_str::<SessionRevoked>(body)
-        .ok()
-        .map(|revoked| revoked.session_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_put_people_out_are_known() {
+        let id = Uuid::from_u128(7);
+        let removed = format!(r#"{{"workroom_id":"{id}","user_id":"{id}"}}"#);
+        assert_eq!(effect("workroom.member.removed", &removed), Effect::Expels(id));
+        assert_eq!(effect("workroom.deleted", "{}"), Effect::Ends);
+        let revoked = format!(r#"{{"session_id":"{id}"}}"#);
+        assert_eq!(effect("session.revoked", &revoked), Effect::Revokes(id));
+        assert_eq!(effect("message.created", &removed), Effect::None);
+    }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use axum::extract::ws::Utf8Bytes;
 use uuid::Uuid;
 
-use super::queue::{Close, Queue};
+use super::queue::{Close, Item, Queue};
+use crate::domain::event::Channel;
 
 /// Events that came too early and are kept until the missing ones are there. More are dropped: they are in the table.
 const MOST_EARLY: usize = 256;
@@ -21,17 +22,36 @@ pub struct Ready {
     pub position: i64,
     /// What clients get.
     pub frame: Utf8Bytes,
-    /// The session whose sockets it closes.
-    pub revokes: Option<Uuid>,
+    /// What it does to those who listen.
+    pub effect: Effect,
 }
 
-/// A socket that listens.
+/// What an event does to those who listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// They get it.
+    None,
+    /// They get it, and connections of this session are closed.
+    Revokes(Uuid),
+    /// They get it, and this person gets nothing that comes after it.
+    Expels(Uuid),
+    /// They get it, and nobody gets anything after it.
+    Ends,
+}
+
+/// A connection that listens.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// Identifies the socket within the process.
+    /// Identifies the connection within the process.
     pub id: u64,
     /// Its session.
     pub session: Uuid,
+    /// Its person.
+    pub user: Uuid,
+    /// When it was opened, in milliseconds since 1970.
+    pub since: i64,
+    /// It has seen everything up to here already, on another process that was ahead of this one.
+    pub seen: i64,
     /// Its queue.
     pub queue: Arc<Queue>,
 }
@@ -55,8 +75,9 @@ pub enum Wants {
 }
 
 /// A channel with local members.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Room {
+    channel: Channel,
     head: Option<Head>,
     /// Where the room was when it first knew.
     origin: Option<Head>,
@@ -64,19 +85,44 @@ pub struct Room {
     early: BTreeMap<i64, Ready>,
     filling: bool,
     delivered: u64,
+    gone: Vec<Member>,
 }
 
 impl Room {
+    /// A room without members, which does not know yet where its channel is.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            head: None,
+            origin: None,
+            members: Vec::new(),
+            early: BTreeMap::new(),
+            filling: false,
+            delivered: 0,
+            gone: Vec::new(),
+        }
+    }
+
     /// Adds a member; answers where the room is, if it knows.
     pub fn join(&mut self, member: Member) -> Option<Head> {
         self.members.push(member);
         self.head
     }
 
-    /// Removes a member; answers whether the room is empty.
-    pub fn leave(&mut self, id: u64) -> bool {
-        self.members.retain(|member| member.id != id);
-        self.members.is_empty()
+    /// Removes a member; answers who it was.
+    pub fn leave(&mut self, id: u64) -> Option<Member> {
+        let at = self.members.iter().position(|member| member.id == id)?;
+        Some(self.members.swap_remove(at))
+    }
+
+    /// Who listens.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Members that events put out since the last call.
+    pub fn take_gone(&mut self) -> Vec<Member> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Where the room is.
@@ -183,59 +229,103 @@ impl Room {
                 position: event.position,
             };
             for member in &self.members {
-                self.delivered += u64::from(member.queue.push(event.frame.clone()));
-                if event.revokes == Some(member.session) {
-                    member.queue.close(Close::Revoked);
+                if event.position > member.seen {
+                    let item = Item {
+                        channel: self.channel,
+                        epoch: event.epoch,
+                        position: event.position,
+                        frame: event.frame.clone(),
+                    };
+                    self.delivered += u64::from(member.queue.push(item));
                 }
             }
+            self.apply(event.effect);
+        }
+    }
+
+    /// What comes after the event depends on it: nothing, for those whom it puts out.
+    fn apply(&mut self, effect: Effect) {
+        let put_out = |member: &mut Member| match effect {
+            Effect::None | Effect::Revokes(_) => false,
+            Effect::Expels(user) => member.user == user,
+            Effect::Ends => true,
+        };
+        if let Effect::Revokes(session) = effect {
+            for member in self.members.iter().filter(|member| member.session == session) {
+                member.queue.close(Close::Revoked);
+            }
+        }
+        for member in self.members.extract_if(.., put_out) {
+            member.queue.left(self.channel);
+            self.gone.push(member);
         }
     }
 
     fn close_all(&mut self, reason: &Close) {
         for member in self.members.drain(..) {
             member.queue.close(reason.clone());
+            self.gone.push(member);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
     use proptest::prelude::*;
 
     use super::super::queue::Next;
     use super::*;
+
+    const ROOM: Channel = Channel::Workroom(Uuid::nil());
 
     fn event(position: i64) -> Ready {
         Ready {
             epoch: Uuid::nil(),
             position,
             frame: position.to_string().into(),
-            revokes: None,
+            effect: Effect::None,
+        }
+    }
+
+    fn member(id: u64) -> (Member, Arc<Queue>) {
+        let queue = Arc::new(Queue::new(1 << 20, Gauge::default()));
+        let member = Member {
+            id,
+            session: Uuid::from_u128(id.into()),
+            user: Uuid::from_u128(u128::from(id) + 100),
+            since: 0,
+            seen: 0,
+            queue: queue.clone(),
+        };
+        (member, queue)
+    }
+
+    fn at(position: i64) -> Head {
+        Head {
+            epoch: Some(Uuid::nil()),
+            position,
         }
     }
 
     fn room(position: i64) -> (Room, Arc<Queue>) {
-        let mut room = Room::default();
-        let queue = Arc::new(Queue::new(1 << 20));
-        room.join(Member {
-            id: 1,
-            session: Uuid::nil(),
-            queue: queue.clone(),
-        });
-        room.begin(Head {
-            epoch: Some(Uuid::nil()),
-            position,
-        });
+        let mut room = Room::new(ROOM);
+        let (member, queue) = member(1);
+        room.join(member);
+        room.begin(at(position));
         (room, queue)
     }
 
     async fn received(queue: &Queue) -> Vec<String> {
         queue.close(Close::Idle);
         let mut frames = Vec::new();
-        while let Next::Frame(frame) = queue.next().await {
-            frames.push(frame.to_string());
+        loop {
+            match queue.next().await {
+                Next::Item(item) => frames.push(item.frame.to_string()),
+                Next::Left(_) => frames.push("left".to_owned()),
+                Next::Recheck | Next::Close(_) => return frames,
+            }
         }
-        frames
     }
 
     #[tokio::test]
@@ -252,22 +342,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_before_the_head_is_known_is_not_lost() {
-        let mut room = Room::default();
-        let queue = Arc::new(Queue::new(1 << 20));
-        assert_eq!(
-            room.join(Member {
-                id: 1,
-                session: Uuid::nil(),
-                queue: queue.clone()
-            }),
-            None
-        );
+        let mut room = Room::new(ROOM);
+        let (member, queue) = member(1);
+        assert_eq!(room.join(member), None);
         room.accept(event(5));
         room.accept(event(4));
-        let head = room.begin(Head {
-            epoch: Some(Uuid::nil()),
-            position: 4,
-        });
+        let head = room.begin(at(4));
         // From here on the queue has everything: history up to 5 would send the fifth event twice.
         assert_eq!(head.position, 4);
         assert_eq!(received(&queue).await, ["5"]);
@@ -284,19 +364,49 @@ mod tests {
     #[tokio::test]
     async fn revoking_closes_the_sockets_of_that_session_only() {
         let (mut room, queue) = room(0);
-        let other = Arc::new(Queue::new(1 << 20));
-        room.join(Member {
-            id: 2,
-            session: Uuid::max(),
-            queue: other.clone(),
-        });
+        let (second, other) = member(2);
+        room.join(second);
         room.accept(Ready {
-            revokes: Some(Uuid::max()),
+            effect: Effect::Revokes(Uuid::from_u128(2)),
             ..event(1)
         });
-        assert_eq!(other.next().await, Next::Frame("1".into()));
+        assert!(matches!(other.next().await, Next::Item(_)));
         assert_eq!(other.next().await, Next::Close(Close::Revoked));
         assert_eq!(received(&queue).await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn whom_an_event_puts_out_gets_it_and_nothing_after_it() {
+        let (mut room, queue) = room(0);
+        let (second, other) = member(2);
+        room.join(second);
+        room.accept(event(1));
+        // The one after the removal comes first.
+        room.accept(event(3));
+        room.accept(Ready {
+            effect: Effect::Expels(Uuid::from_u128(102)),
+            ..event(2)
+        });
+        assert_eq!(room.take_gone().len(), 1);
+        assert_eq!(received(&other).await, ["1", "2", "left"]);
+        room.accept(Ready {
+            effect: Effect::Ends,
+            ..event(4)
+        });
+        assert!(room.members().is_empty());
+        assert_eq!(received(&queue).await, ["1", "2", "3", "4", "left"]);
+    }
+
+    #[tokio::test]
+    async fn who_was_ahead_of_this_process_gets_nothing_twice() {
+        let (mut room, _) = room(3);
+        let (mut second, other) = member(2);
+        second.seen = 5;
+        room.join(second);
+        for position in 4..=7 {
+            room.accept(event(position));
+        }
+        assert_eq!(received(&other).await, ["6", "7"]);
     }
 
     proptest! {

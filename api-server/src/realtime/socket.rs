@@ -1,125 +1,57 @@
-//! One WebSocket: who it is, what it missed, what happens now. The types `Request` and `Reply` are the protocol.
-//! The first frame proves who connects, because an address ends up in logs.
+//! A client on a WebSocket. The first frame proves who connects, because an address ends up in logs.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use serde::{Deserialize, Serialize};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::hub::{Hub, ready};
-use super::queue::{Close, Next, Queue};
-use super::room::{Head, Member};
+use super::hub::Resume;
+use super::listener::{Caught, Listener, People, Shared};
+use super::pace::{Turn, turn};
+use super::protocol::{Proof, Reply, Request};
+use super::queue::{Close, Next};
 use crate::clock;
 use crate::domain::event::Channel;
 use crate::domain::principal::Principal;
 use crate::entropy;
-use crate::metrics::{OutcomeLabels, RealtimeMetrics, ReasonLabels, SourceLabels};
+use crate::metrics::{ReasonLabels, SourceLabels};
 
 /// How long a client may take to say who it is.
-const FIRST_FRAME: Duration = Duration::from_secs(10);
+const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// How long one frame may take to leave.
 const SEND: Duration = Duration::from_secs(5);
 /// Time between pings, below the idle limits of common proxies.
-const PING: Duration = Duration::from_secs(25);
+const PING: Duration = Duration::from_secs(20);
 /// Silence after which a client is gone.
-const IDLE: Duration = Duration::from_mins(1);
-/// Limit of finding out who a client is and what it missed.
+const IDLE: Duration = Duration::from_secs(40);
+/// Limit of finding out who a client is and what it missed, and of answering it.
 const SETUP: Duration = Duration::from_secs(10);
-/// Clients that come back after a drain are spread over this time.
-const SPREAD: Duration = Duration::from_secs(4);
-
-/// What a client sends.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Request {
-    /// The first frame.
-    Connect {
-        #[serde(flatten)]
-        proof: Proof,
-        resume: Option<Resume>,
-    },
-    /// Answered with `pong`, for clients that cannot send protocol pings.
-    Ping {},
-    /// A newer access token of the same person, so that the socket outlives the old one.
-    Renew { token: String },
-}
-
-/// What proves who connects.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Proof {
-    /// An access token.
-    Token(String),
-    /// A ticket.
-    Ticket(String),
-}
-
-/// Where a client was before.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Resume {
-    offset: i64,
-    epoch: Option<Uuid>,
-}
-
-/// What the server sends besides events.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Reply {
-    /// The client is known; events follow from here.
-    Connected {
-        channel: String,
-        epoch: Option<Uuid>,
-        offset: i64,
-        recovered: bool,
-    },
-    /// Answers `ping`.
-    Pong,
-    /// Answers `renew`.
-    Renewed { expires_at: jiff::Timestamp },
-    /// The reason of the close that follows.
-    Error { code: &'static str },
-}
-
-/// Tells who a proof belongs to.
-pub trait Authenticate: Send + Sync {
-    /// The person, or none if the proof is not good.
-    fn authenticate(
-        &self,
-        proof: Proof,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Option<Principal>, Close>> + Send;
-}
-
-/// What all sockets share.
-#[derive(Debug, Clone)]
-pub struct Shared<A> {
-    /// Where events come from.
-    pub hub: Hub,
-    /// Who people are.
-    pub people: A,
-    /// What is counted.
-    pub metrics: RealtimeMetrics,
-    /// Bytes that may wait for the socket.
-    pub send_buffer: usize,
-    /// Ends when sockets have to close.
-    pub drain: CancellationToken,
-}
+/// Frames of a client in a second, and at once.
+const FRAMES: (NonZeroU32, NonZeroU32) = (
+    NonZeroU32::new(20).expect("above zero"),
+    NonZeroU32::new(200).expect("above zero"),
+);
 
 struct Connection {
     sink: SplitSink<WebSocket, Message>,
     stream: SplitStream<WebSocket>,
 }
 
+/// What the first frame says.
+struct First {
+    proof: Proof,
+    channels: Vec<String>,
+    resume: HashMap<String, Resume>,
+}
+
 /// Serves a socket until it closes.
-pub async fn serve<A: Authenticate>(socket: WebSocket, shared: Shared<A>) {
-    shared.metrics.sockets.inc();
+pub async fn serve<P: People>(socket: WebSocket, shared: Shared<P>) {
+    let _counted = Counted::new(&shared);
     let (sink, stream) = socket.split();
     let mut connection = Connection { sink, stream };
     let reason = match converse(&mut connection, &shared).await {
@@ -134,79 +66,93 @@ pub async fn serve<A: Authenticate>(socket: WebSocket, shared: Shared<A>) {
         .closed
         .get_or_create(&ReasonLabels { reason })
         .inc();
-    shared.metrics.sockets.dec();
+}
+
+/// A connection that is counted until it is dropped.
+pub(super) struct Counted(prometheus_client::metrics::gauge::Gauge);
+
+impl Counted {
+    pub(super) fn new<P>(shared: &Shared<P>) -> Self {
+        shared.metrics.sockets.inc();
+        Self(shared.metrics.sockets.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The turn of one client in a drain.
+pub(super) fn draw_turn<P>(shared: &Shared<P>) -> Turn {
+    let clients = u32::try_from(shared.metrics.sockets.get()).unwrap_or(0);
+    turn(
+        clients,
+        shared.drain_time,
+        (entropy::uniform(), entropy::uniform()),
+    )
+}
+
+pub(super) fn draining(turn: Turn) -> Close {
+    Close::Draining {
+        reconnect_after_ms: u64::try_from(turn.reconnect_after.as_millis()).unwrap_or(0),
+    }
+}
+
+/// When what a person proved ends.
+pub(super) fn expiry(person: &Principal) -> Instant {
+    let left = person.expires_at.duration_since(clock::now());
+    Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
 }
 
 /// Everything between the opening and the close; `Ok` means that the client left.
-async fn converse<A: Authenticate>(connection: &mut Connection, shared: &Shared<A>) -> Result<(), Close> {
+async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) -> Result<(), Close> {
     let setup = async {
-        let Some((proof, resume)) = connection.first().await? else {
+        let Some(first) = connection.first().await? else {
             return Ok(None);
         };
         let deadline = Instant::now() + SETUP;
-        let person = shared
-            .people
-            .authenticate(proof, deadline)
-            .await?
-            .ok_or(Close::Unauthorized)?;
-        Ok(Some((person, resume, deadline)))
+        let person = shared.people.authenticate(first.proof, deadline).await?;
+        let person = person.ok_or(Close::Unauthorized)?;
+        let opened = Listener::open(shared, person, &first.channels, &first.resume, deadline).await?;
+        Ok(Some(opened))
     };
-    let (person, resume, deadline) = tokio::select! {
+    let (listener, caught, refused) = tokio::select! {
         done = setup => match done? {
-            Some(done) => done,
+            Some(opened) => opened,
             None => return Ok(()),
         },
-        () = shared.drain.cancelled() => return Err(draining()),
+        () = shared.drain.cancelled() => return Err(draining(draw_turn(shared))),
     };
-    let channel = Channel::User(person.user_id);
-    let queue = Arc::new(Queue::new(shared.send_buffer));
-    let id = shared.hub.next_member();
-    let member = Member {
-        id,
-        session: person.session_id,
-        queue: queue.clone(),
+    let connected = Reply::Connected {
+        connection: listener.id(),
+        expires_at: listener.person().expires_at,
+        channels: caught.iter().map(|caught| caught.place.clone()).collect(),
     };
-    let _membership = Membership {
-        hub: shared.hub.clone(),
-        channel,
-        id,
-    };
-    let head = shared
-        .hub
-        .join(channel, member, deadline)
-        .await
-        .map_err(|_| Close::Unavailable)?;
-    connection
-        .catch_up(shared, channel, head, resume, deadline)
-        .await?;
-    connection.follow(shared, person, &queue).await
-}
-
-/// Leaves the channel when the socket ends, however it ends.
-struct Membership {
-    hub: Hub,
-    channel: Channel,
-    id: u64,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.hub.leave(self.channel, self.id);
+    connection.reply(&connected).await?;
+    for (channel, refusal) in refused {
+        connection.refuse(refusal.code(), channel).await?;
     }
-}
-
-fn draining() -> Close {
-    let pause = entropy::jitter(SPREAD);
-    Close::Draining {
-        reconnect_after_ms: u64::try_from(pause.as_millis()).unwrap_or(0),
+    let mut talk = Talk {
+        connection,
+        shared,
+        expires: expiry(listener.person()),
+        listener,
+        allowance: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
+    };
+    for caught in caught {
+        talk.catch_up(caught).await?;
     }
+    talk.follow().await
 }
 
 impl Connection {
     /// The first frame; none if the client left.
-    async fn first(&mut self) -> Result<Option<(Proof, Option<Resume>)>, Close> {
+    async fn first(&mut self) -> Result<Option<First>, Close> {
+        let end = Instant::now() + FIRST_FRAME;
         let text = loop {
-            match timeout(FIRST_FRAME, self.stream.next())
+            match tokio::time::timeout_at(end, self.stream.next())
                 .await
                 .map_err(|_| Close::Unauthorized)?
             {
@@ -217,142 +163,31 @@ impl Connection {
             }
         };
         match serde_json::from_str(&text) {
-            Ok(Request::Connect { proof, resume }) => Ok(Some((proof, resume))),
+            Ok(Request::Connect {
+                proof,
+                channels,
+                resume,
+            }) => Ok(Some(First {
+                proof,
+                channels,
+                resume,
+            })),
             _ => Err(Close::Protocol),
-        }
-    }
-
-    /// Says from where events follow, and sends what the client missed.
-    async fn catch_up<A>(
-        &mut self,
-        shared: &Shared<A>,
-        channel: Channel,
-        head: Head,
-        resume: Option<Resume>,
-        deadline: Instant,
-    ) -> Result<(), Close> {
-        let missed = match (resume, head.epoch) {
-            (None, _) => None,
-            (Some(resume), None) => (resume.offset == 0).then(Vec::new),
-            (Some(resume), Some(epoch)) => {
-                let same = resume.epoch == Some(epoch) || (resume.epoch.is_none() && resume.offset == 0);
-                if same && (0..=head.position).contains(&resume.offset) {
-                    let history = shared
-                        .hub
-                        .history(channel, epoch, resume.offset, head.position, deadline)
-                        .await;
-                    history.map_err(|_| Close::Unavailable)?
-                } else {
-                    None
-                }
-            }
-        };
-        if resume.is_some() {
-            let outcome = if missed.is_some() {
-                "recovered"
-            } else {
-                "not_recovered"
-            };
-            shared
-                .metrics
-                .resumes
-                .get_or_create(&OutcomeLabels { outcome })
-                .inc();
-        }
-        let recovered = missed.is_some();
-        let connected = Reply::Connected {
-            channel: channel.to_string(),
-            epoch: head.epoch,
-            offset: head.position,
-            recovered,
-        };
-        self.reply(&connected).await?;
-        for event in missed.unwrap_or_default() {
-            if let Some(ready) = ready(&event) {
-                self.send(Message::Text(ready.frame)).await?;
-                shared
-                    .metrics
-                    .deliveries
-                    .get_or_create(&SourceLabels { source: "history" })
-                    .inc();
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what comes, until somebody closes.
-    async fn follow<A: Authenticate>(
-        &mut self,
-        shared: &Shared<A>,
-        person: Principal,
-        queue: &Queue,
-    ) -> Result<(), Close> {
-        let mut expires = expiry(&person);
-        let mut ping = interval_at(Instant::now() + entropy::jitter(PING), PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
-        loop {
-            tokio::select! {
-                next = queue.next() => match next {
-                    Next::Frame(frame) => self.send(Message::Text(frame)).await?,
-                    Next::Close(close) => return Err(close),
-                },
-                message = self.stream.next() => {
-                    heard = Instant::now();
-                    match message {
-                        None | Some(Err(_) | Ok(Message::Close(_))) => return Ok(()),
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        Some(Ok(Message::Binary(_))) => return Err(Close::Protocol),
-                        Some(Ok(Message::Text(text))) => {
-                            if let Some(renewed) = self.answer(shared, &person, &text).await? {
-                                expires = renewed;
-                            }
-                        }
-                    }
-                }
-                _ = ping.tick() => {
-                    if heard.elapsed() > IDLE {
-                        return Err(Close::Idle);
-                    }
-                    self.send(Message::Ping(bytes::Bytes::new())).await?;
-                }
-                () = sleep_until(expires) => return Err(Close::Unauthorized),
-                () = shared.drain.cancelled() => return Err(draining()),
-            }
-        }
-    }
-
-    /// Answers a frame of the client; a renewed token gives a new end.
-    async fn answer<A: Authenticate>(
-        &mut self,
-        shared: &Shared<A>,
-        person: &Principal,
-        text: &str,
-    ) -> Result<Option<Instant>, Close> {
-        match serde_json::from_str(text) {
-            Ok(Request::Ping {}) => {
-                self.reply(&Reply::Pong).await?;
-                Ok(None)
-            }
-            Ok(Request::Renew { token }) => {
-                let deadline = Instant::now() + SETUP;
-                let again = shared.people.authenticate(Proof::Token(token), deadline).await?;
-                // The queue closes with the session of the first token, so a token of another session does not count.
-                let again = again.filter(|again| again.session_id == person.session_id);
-                let again = again.ok_or(Close::Unauthorized)?;
-                self.reply(&Reply::Renewed {
-                    expires_at: again.expires_at,
-                })
-                .await?;
-                Ok(Some(expiry(&again)))
-            }
-            Ok(Request::Connect { .. }) | Err(_) => Err(Close::Protocol),
         }
     }
 
     async fn reply(&mut self, reply: &Reply) -> Result<(), Close> {
         let text = serde_json::to_string(reply).map_err(|_| Close::Protocol)?;
         self.send(Message::Text(text.into())).await
+    }
+
+    async fn refuse(&mut self, code: &'static str, channel: String) -> Result<(), Close> {
+        self.reply(&Reply::Error {
+            code,
+            channel: Some(channel),
+            fatal: false,
+        })
+        .await
     }
 
     async fn send(&mut self, message: Message) -> Result<(), Close> {
@@ -369,7 +204,12 @@ impl Connection {
             reason: Utf8Bytes::from(close.text()),
         };
         if !matches!(close, Close::Draining { .. }) {
-            let _ = self.reply(&Reply::Error { code: close.label() }).await;
+            let error = Reply::Error {
+                code: close.label(),
+                channel: None,
+                fatal: true,
+            };
+            let _ = self.reply(&error).await;
         }
         let _ = timeout(SEND, self.sink.send(Message::Close(Some(frame)))).await;
         // The client's answer ends the connection properly; it is not waited for longer than that.
@@ -378,29 +218,151 @@ impl Connection {
     }
 }
 
-fn expiry(person: &Principal) -> Instant {
-    let left = person.expires_at.duration_since(clock::now());
-    Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
+/// A client that is known.
+struct Talk<'c, P> {
+    connection: &'c mut Connection,
+    shared: &'c Shared<P>,
+    listener: Listener<P>,
+    expires: Instant,
+    allowance: DefaultDirectRateLimiter,
 }
 
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
+impl<P: People> Talk<'_, P> {
+    /// Sends what comes, until somebody closes.
+    async fn follow(mut self) -> Result<(), Close> {
+        let mut ping = interval_at(Instant::now() + entropy::jitter(PING / 2), PING);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut leaving: Option<(Instant, Turn)> = None;
+        loop {
+            let end = leaving.map_or(self.expires, |(at, _)| at.min(self.expires));
+            tokio::select! {
+                next = self.listener.next() => self.carry_out(next).await?,
+                message = self.connection.stream.next() => {
+                    heard = Instant::now();
+                    let Some(Ok(message)) = message else { return Ok(()) };
+                    if !self.hear(message).await? {
+                        return Ok(());
+                    }
+                }
+                _ = ping.tick() => self.connection.send(Message::Ping(bytes::Bytes::new())).await?,
+                () = sleep_until(heard + IDLE) => return Err(Close::Idle),
+                () = sleep_until(end) => match leaving {
+                    Some((at, turn)) if at <= self.expires => return Err(self.say_closing(turn).await),
+                    _ => return Err(Close::Unauthorized),
+                },
+                () = self.shared.drain.cancelled(), if leaving.is_none() => {
+                    let turn = draw_turn(self.shared);
+                    leaving = Some((Instant::now() + turn.close_after, turn));
+                }
+            }
+        }
+    }
 
-    use super::*;
+    async fn carry_out(&mut self, next: Next) -> Result<(), Close> {
+        match next {
+            Next::Item(item) => {
+                self.listener.note(&item);
+                self.connection.send(Message::Text(item.frame)).await
+            }
+            Next::Left(channel) => {
+                self.listener.put_out(channel);
+                self.say_left(channel, "removed").await
+            }
+            Next::Recheck => {
+                for channel in self.listener.recheck(Instant::now() + SETUP).await? {
+                    self.say_left(channel, "removed").await?;
+                }
+                Ok(())
+            }
+            Next::Close(close) => Err(close),
+        }
+    }
 
-    #[rstest]
-    #[case(r#"{"type":"connect","token":"tka_x"}"#, true)]
-    #[case(
-        r#"{"type":"connect","ticket":"tkt_x","resume":{"offset":3,"epoch":null}}"#,
-        true
-    )]
-    #[case(r#"{"type":"connect"}"#, false)]
-    #[case(r#"{"type":"ping"}"#, true)]
-    #[case(r#"{"type":"renew","token":"tka_x"}"#, true)]
-    #[case(r#"{"type":"else"}"#, false)]
-    #[case("", false)]
-    fn requests_are_read(#[case] text: &str, #[case] good: bool) {
-        assert_eq!(serde_json::from_str::<Request>(text).is_ok(), good);
+    /// Takes a message of the client; answers whether the client is still there.
+    async fn hear(&mut self, message: Message) -> Result<bool, Close> {
+        if self.allowance.check().is_err() {
+            return Err(Close::Flood);
+        }
+        match message {
+            Message::Close(_) => Ok(false),
+            Message::Ping(_) | Message::Pong(_) => Ok(true),
+            Message::Binary(_) => Err(Close::Protocol),
+            Message::Text(text) => self.answer(&text).await.map(|()| true),
+        }
+    }
+
+    async fn answer(&mut self, text: &str) -> Result<(), Close> {
+        let deadline = Instant::now() + SETUP;
+        match serde_json::from_str(text) {
+            Ok(Request::Ping {}) => self.connection.reply(&Reply::Pong).await,
+            Ok(Request::Subscribe { channel, resume }) => {
+                match self.listener.subscribe(&channel, resume, deadline).await? {
+                    Ok(caught) => {
+                        let subscribed = Reply::Subscribed(caught.place.clone());
+                        self.connection.reply(&subscribed).await?;
+                        self.catch_up(caught).await
+                    }
+                    Err(refusal) => self.connection.refuse(refusal.code(), channel).await,
+                }
+            }
+            Ok(Request::Unsubscribe { channel }) => match self.listener.unsubscribe(&channel) {
+                Ok(()) => {
+                    let reason = "asked";
+                    let reply = Reply::Unsubscribed { channel, reason };
+                    self.connection.reply(&reply).await
+                }
+                Err(refusal) => self.connection.refuse(refusal.code(), channel).await,
+            },
+            Ok(Request::Renew { token }) => {
+                let proof = Proof::Token(token);
+                let again = self.shared.people.authenticate(proof, deadline).await?;
+                // The connection closes with the session of the first token, so a token of another session does not count.
+                let session = self.listener.person().session_id;
+                let again = again.filter(|again| again.session_id == session);
+                let again = again.ok_or(Close::Unauthorized)?;
+                self.expires = expiry(&again);
+                let expires_at = again.expires_at;
+                self.connection.reply(&Reply::Renewed { expires_at }).await
+            }
+            Ok(Request::Connect { .. }) | Err(_) => Err(Close::Protocol),
+        }
+    }
+
+    /// Sends what the client missed.
+    async fn catch_up(&mut self, caught: Caught) -> Result<(), Close> {
+        let Some(mut missed) = caught.missed else {
+            return Ok(());
+        };
+        while let Some(page) = missed.next(&self.shared.hub, Instant::now() + SETUP).await? {
+            for item in page {
+                self.listener.note(&item);
+                self.connection.send(Message::Text(item.frame)).await?;
+                let labels = SourceLabels { source: "history" };
+                self.shared.metrics.deliveries.get_or_create(&labels).inc();
+            }
+        }
+        Ok(())
+    }
+
+    async fn say_left(&mut self, channel: Channel, reason: &'static str) -> Result<(), Close> {
+        let channel = channel.to_string();
+        self.connection
+            .reply(&Reply::Unsubscribed { channel, reason })
+            .await
+    }
+
+    /// Tells the client when and with what to come back.
+    async fn say_closing(&mut self, turn: Turn) -> Close {
+        let close = draining(turn);
+        if let Close::Draining { reconnect_after_ms } = close {
+            let places = self.listener.places();
+            let closing = Reply::Closing {
+                reconnect_after_ms,
+                resume: places.map(|(channel, at)| (channel.to_string(), at)).collect(),
+            };
+            let _ = self.connection.reply(&closing).await;
+        }
+        close
     }
 }

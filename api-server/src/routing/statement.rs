@@ -42,6 +42,11 @@ impl Session {
         &mut self.connection
     }
 
+    /// Events of one channel that clients may come back to.
+    pub(crate) fn history_size(&self) -> i64 {
+        i64::from(self.watch.live.get().websocket.history_size)
+    }
+
     pub(super) fn close_on_drop(&mut self) {
         self.connection.close_on_drop();
     }

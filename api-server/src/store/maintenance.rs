@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::routing::{StoreError, Write, WriteHandle};
 
 /// Rows of each kind that one sweep removes.
-const BATCH: i32 = 1_000;
+pub const BATCH: i32 = 1_000;
 
 /// Removes a bounded batch of expired rows, unless another process is at it.
 #[derive(Debug)]

@@ -8,6 +8,11 @@ use crate::entropy;
 use crate::routing::statement::Session;
 use crate::routing::{Read, ReadHandle, StoreError};
 
+/// Events of a channel that are kept at least, whatever clients may come back to: processes that Redis told nothing fetch them.
+const KEPT: i64 = 1_000;
+/// So often an event takes with it what is no longer kept, which spreads the cost.
+const TRIM: i64 = 64;
+
 /// Appends an event. The row of the channel stays locked until the transaction ends, which gives positions without gaps
 /// that become visible in their order.
 pub(crate) async fn append(
@@ -17,6 +22,7 @@ pub(crate) async fn append(
     kind: EventKind,
     body: String,
 ) -> Result<Event, StoreError> {
+    let kept = on.history_size().max(KEPT);
     let id = entropy::id();
     let row = sqlx::query!(
         r#"WITH place AS (
@@ -35,8 +41,17 @@ pub(crate) async fn append(
         kind.as_str(),
         body,
     )
-    .fetch_one(on)
+    .fetch_one(&mut *on)
     .await?;
+    if row.last_position % TRIM == 0 {
+        sqlx::query!(
+            "DELETE FROM events WHERE channel = $1 AND position <= $2",
+            channel.to_string(),
+            row.last_position - kept,
+        )
+        .execute(on)
+        .await?;
+    }
     Ok(Event {
         channel,
         epoch: row.epoch,

@@ -28,16 +28,28 @@ impl Socket {
         socket
     }
 
-    /// Opens a socket of a person; answers the first frame of the server too.
+    /// Opens a socket of a person, who was at a place of the own channel; answers from where that channel follows.
     pub async fn connect(app: &TestApp, person: &Person, resume: Option<Value>) -> (Self, Value) {
         let mut first = json!({"type": "connect", "token": person.token});
         if let Some(resume) = resume {
-            first["resume"] = resume;
+            first["resume"] = json!({format!("user:{}", person.user_id): resume});
         }
         let mut socket = Self::open(app, first).await;
         let connected = socket.frame().await;
         assert_eq!(connected["type"], "connected", "{connected}");
-        (socket, connected)
+        (socket, connected["channels"][0].clone())
+    }
+
+    /// Listens to one more channel; answers from where it follows.
+    pub async fn subscribe(&mut self, channel: &str, resume: Option<Value>) -> Value {
+        let mut request = json!({"type": "subscribe", "channel": channel});
+        if let Some(resume) = resume {
+            request["resume"] = resume;
+        }
+        self.send(request).await;
+        let subscribed = self.frame().await;
+        assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
+        subscribed
     }
 
     pub async fn send(&mut self, frame: Value) {
@@ -68,12 +80,16 @@ impl Socket {
         }
     }
 
-    /// The code and text of the close, which must come after at most one error frame.
+    /// The code and text of the close. Before it comes at most what announces it.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.receive().await {
                 Received::Closed(code, reason) => return (code, reason),
-                Received::Frame(frame) => assert_eq!(frame["type"], "error", "{frame}"),
+                Received::Frame(frame) => {
+                    let announced = frame["type"] == "error" && frame["fatal"] == true;
+                    let known = frame["type"] == "closing" || frame["event"] == "session.revoked";
+                    assert!(announced || known, "{frame}");
+                }
             }
         }
     }

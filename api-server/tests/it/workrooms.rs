@@ -102,8 +102,13 @@ async fn a_workroom_from_its_beginning_to_its_end() {
     ] {
         app.get_after(&member, &path, &deleted).await.expect(404);
     }
+    assert_told(&app, &owner, &deleted).await;
+}
+
+/// What happened to the room is in the log of changes.
+async fn assert_told(app: &TestApp, owner: &Person, deleted: &Reply) {
     let activity = app
-        .get_after(&owner, "/api/v1/activity", &deleted)
+        .get_after(owner, "/api/v1/activity", deleted)
         .await
         .expect(200);
     let actions: Vec<_> = items(&activity)

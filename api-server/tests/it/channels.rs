@@ -1,0 +1,432 @@
+//! Channels: who may listen, who is put out, what arrives where, and what a connection may not do.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app::{Person, TestApp, until, until_some};
+use crate::services::connect;
+use crate::socket::{Received, Socket};
+use crate::workrooms::{admit, expel, workroom};
+
+/// The channel of a room.
+fn channel_of(room: &str) -> String {
+    format!("workroom:{}:updates", room.rsplit_once('/').unwrap().1)
+}
+
+async fn say(app: &TestApp, person: &Person, room: &str, content: &str) {
+    app.post_as(person, &format!("{room}/messages"), json!({"content": content}))
+        .await
+        .expect(201);
+}
+
+/// C15, F07: messages of a room reach those who listen to it, on every server, and nobody else; Redis carries only what somebody
+/// listens to.
+#[tokio::test]
+async fn a_room_is_heard_by_members_who_listen_on_every_server() {
+    let app = TestApp::start().await;
+    let other = TestApp::builder().guest().start().await;
+    let owner = app.person().await;
+    let (member, silent) = (
+        app.colleague(&owner, "member").await,
+        app.colleague(&owner, "member").await,
+    );
+    let room = workroom(&app, &owner, "Room").await;
+    admit(&app, &owner, &room, &member).await;
+    admit(&app, &owner, &room, &silent).await;
+    let channel = channel_of(&room);
+    let (mut near, _) = Socket::connect(&app, &owner, None).await;
+    let (mut far, _) = Socket::connect(&other, &member, None).await;
+    let (mut deaf, _) = Socket::connect(&other, &silent, None).await;
+    let place = near.subscribe(&channel, None).await;
+    assert_eq!(
+        (&place["offset"], &place["recovered"]),
+        (&json!(2), &json!(false))
+    );
+    far.subscribe(&channel, None).await;
+    let started = Instant::now();
+    say(&app, &member, &room, "hello").await;
+    let frame = near.frame().await;
+    assert_eq!(
+        (&frame["event"], &frame["channel"], &frame["offset"]),
+        (&json!("workroom.message.created"), &json!(channel), &json!(3))
+    );
+    assert_eq!(frame["data"]["content"], "hello");
+    assert_eq!(far.frame().await, frame);
+    println!(
+        "message of a room on another server after {:?}",
+        started.elapsed()
+    );
+    far.send(json!({"type": "unsubscribe", "channel": channel})).await;
+    assert_eq!(far.frame().await["reason"], "asked");
+    say(&app, &owner, &room, "unheard").await;
+    app.conversation(&silent, "Own").await;
+    app.conversation(&member, "Own").await;
+    assert_eq!(deaf.frame().await["event"], "conversation.created");
+    assert_eq!(far.frame().await["event"], "conversation.created");
+    assert_eq!(near.frame().await["data"]["content"], "unheard");
+}
+
+/// C16: one publication, and every connection of the tenant has it; no other tenant's has.
+#[tokio::test]
+async fn a_broadcast_reaches_the_whole_tenant_and_nobody_else() {
+    let app = TestApp::start().await;
+    let other = TestApp::builder().guest().start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let member = app.colleague(&owner, "member").await;
+    let (mut near, _) = Socket::connect(&app, &member, None).await;
+    let (mut far, _) = Socket::connect(&other, &owner, None).await;
+    let (mut foreign, _) = Socket::connect(&other, &stranger, None).await;
+    let said = json!({"message": "fire drill"});
+    app.post_as(&owner, "/api/v1/tenant/broadcast", said)
+        .await
+        .expect(202);
+    let frame = near.frame().await;
+    assert_eq!(frame["channel"], format!("tenant:{}:broadcast", owner.tenant_id));
+    assert_eq!(frame["data"]["message"], "fire drill");
+    assert_eq!(far.frame().await, frame);
+    app.conversation(&stranger, "Own").await;
+    assert_eq!(foreign.frame().await["event"], "conversation.created");
+}
+
+/// W-4, API1: what a person may not listen to is refused, whatever it is, and the connection goes on.
+#[tokio::test]
+async fn channels_of_others_are_refused_and_told_from_none() {
+    let app = TestApp::start().await;
+    let owner = app.person().await;
+    let (manager, foreign) = (app.colleague(&owner, "admin").await, app.person().await);
+    let member = app.colleague(&owner, "member").await;
+    let room = workroom(&app, &member, "Room").await;
+    let own = format!("user:{}", manager.user_id);
+    let (mut socket, _) = Socket::connect(&app, &manager, None).await;
+    for (channel, code) in [
+        (channel_of(&room), "forbidden"),
+        (format!("workroom:{}:updates", Uuid::new_v4()), "forbidden"),
+        (format!("user:{}", owner.user_id), "forbidden"),
+        (format!("tenant:{}:broadcast", foreign.tenant_id), "forbidden"),
+        ("nonsense".to_owned(), "forbidden"),
+        (own.clone(), "already_subscribed"),
+    ] {
+        socket
+            .send(json!({"type": "subscribe", "channel": channel}))
+            .await;
+        let refused = json!({"type": "error", "code": code, "channel": channel, "fatal": false});
+        assert_eq!(socket.frame().await, refused);
+    }
+    for (channel, code) in [(own, "permanent_channel"), (channel_of(&room), "not_subscribed")] {
+        socket
+            .send(json!({"type": "unsubscribe", "channel": channel}))
+            .await;
+        assert_eq!(socket.frame().await["code"], code);
+    }
+    // What is refused leaves nothing behind: a message of that room does not arrive.
+    say(&app, &member, &room, "secret").await;
+    app.conversation(&manager, "Own").await;
+    assert_eq!(socket.frame().await["event"], "conversation.created");
+}
+
+/// W-4: who is removed hears that and nothing after it, on every server, and may not come back.
+#[tokio::test]
+async fn who_is_removed_from_a_room_hears_nothing_more_within_a_second() {
+    let app = TestApp::start().await;
+    let other = TestApp::builder().guest().start().await;
+    let owner = app.person().await;
+    let member = app.colleague(&owner, "member").await;
+    let room = workroom(&app, &owner, "Room").await;
+    admit(&app, &owner, &room, &member).await;
+    let channel = channel_of(&room);
+    let (mut socket, _) = Socket::connect(&other, &member, None).await;
+    socket.subscribe(&channel, None).await;
+    let started = Instant::now();
+    expel(&app, &owner, &room, &member).await.expect(204);
+    say(&app, &owner, &room, "about you").await;
+    let mut told = Vec::new();
+    while !told.contains(&"unsubscribed".to_owned()) {
+        let frame = socket.frame().await;
+        assert_ne!(frame["data"]["content"], "about you");
+        told.push(
+            frame["event"]
+                .as_str()
+                .or(frame["type"].as_str())
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    let took = started.elapsed();
+    println!("put out of a room on another server after {took:?}: {told:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    socket
+        .send(json!({"type": "subscribe", "channel": channel}))
+        .await;
+    let answer = until_answer(&mut socket).await;
+    assert_eq!(answer["code"], "forbidden", "{answer}");
+    app.conversation(&member, "Own").await;
+    assert_eq!(socket.frame().await["event"], "conversation.created");
+}
+
+/// The next frame that is no event.
+async fn until_answer(socket: &mut Socket) -> Value {
+    loop {
+        let frame = socket.frame().await;
+        if frame["type"] != "event" {
+            return frame;
+        }
+    }
+}
+
+/// A process that ends between its commit and its message tells nobody. The others find out all the same, and in time.
+#[tokio::test]
+async fn a_removal_that_nobody_was_told_of_is_found_within_a_second() {
+    let app = TestApp::start().await;
+    let owner = app.person().await;
+    let member = app.colleague(&owner, "member").await;
+    let room = workroom(&app, &owner, "Room").await;
+    admit(&app, &owner, &room, &member).await;
+    let (mut socket, _) = Socket::connect(&app, &member, None).await;
+    socket.subscribe(&channel_of(&room), None).await;
+    // As the other process would have written it, without the messages after it.
+    let mut connection = connect("postgres", 0).await;
+    let started = Instant::now();
+    for statement in [
+        "DELETE FROM workroom_members WHERE user_id = $1::text::uuid",
+        "INSERT INTO access_changes (tenant_id, user_id) SELECT tenant_id, id FROM users WHERE id = $1::text::uuid",
+    ] {
+        sqlx::query(statement)
+            .bind(&member.user_id)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    let frame = socket.frame().await;
+    assert_eq!(
+        (&frame["type"], &frame["reason"]),
+        (&json!("unsubscribed"), &json!("removed"))
+    );
+    println!("found in the table after {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// W-3: locking a person out closes the person's connections on every server.
+#[tokio::test]
+async fn locking_a_person_out_closes_the_connections() {
+    let app = TestApp::start().await;
+    let other = TestApp::builder().guest().start().await;
+    let owner = app.person().await;
+    let member = app.colleague(&owner, "member").await;
+    let (mut socket, _) = Socket::connect(&other, &member, None).await;
+    let started = Instant::now();
+    let path = format!("/api/v1/tenant/users/{}", member.user_id);
+    app.as_with(
+        &owner,
+        Method::PATCH,
+        &path,
+        &[],
+        Some(json!({"is_active": false})),
+    )
+    .await
+    .expect(200);
+    loop {
+        match socket.receive().await {
+            Received::Closed(code, _) => {
+                assert_eq!(code, 4003);
+                break;
+            }
+            Received::Frame(frame) => assert_ne!(frame["event"], "message.created"),
+        }
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// W-3: a connection ends with its token, unless a newer one is named.
+#[tokio::test]
+async fn a_connection_ends_with_its_token() {
+    let app = TestApp::builder()
+        .config("auth: {accessTokenTtl: 3s}")
+        .start()
+        .await;
+    let person = app.person().await;
+    let started = Instant::now();
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    assert_eq!(socket.closed().await.0, 4001);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// W-7: who floods the server with frames is closed, and others do not notice.
+#[tokio::test]
+async fn a_client_that_sends_too_much_is_closed() {
+    let app = TestApp::start().await;
+    let (person, other) = (app.person().await, app.person().await);
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    let (mut calm, _) = Socket::connect(&app, &other, None).await;
+    for _ in 0..400 {
+        socket.send(json!({"type": "ping"})).await;
+    }
+    let code = loop {
+        if let Received::Closed(code, _) = socket.receive().await {
+            break code;
+        }
+    };
+    assert_eq!(code, 4029);
+    calm.send(json!({"type": "ping"})).await;
+    assert_eq!(calm.frame().await["type"], "pong");
+}
+
+/// Sockets of one person and of one process have a limit each; the one too many is refused and the others stay.
+#[tokio::test]
+async fn connections_of_one_person_and_of_one_process_are_limited() {
+    let app = TestApp::builder()
+        .config("websocket: {maxConnections: 60}")
+        .start()
+        .await;
+    let (person, other) = (app.person().await, app.person().await);
+    let mut open = Vec::new();
+    for _ in 0..50 {
+        open.push(Socket::connect(&app, &person, None).await.0);
+    }
+    let first = json!({"type": "connect", "token": person.token});
+    assert_eq!(Socket::open(&app, first).await.closed().await.0, 4009);
+    until("the refused one is gone", async || {
+        app.metric("tanka_websocket_connections").await == 50
+    })
+    .await;
+    for _ in 0..10 {
+        open.push(Socket::connect(&app, &other, None).await.0);
+    }
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    app.send(Method::GET, &app.url("/ws"), &upgrade, None)
+        .await
+        .expect(503);
+    app.conversation(&person, "Still there").await;
+    assert_eq!(open[0].frame().await["event"], "conversation.created");
+}
+
+/// History is bounded by its configured size: who missed more is told so, and gets nothing rather than a part.
+#[tokio::test]
+async fn who_missed_more_than_is_kept_is_told_so() {
+    let app = TestApp::builder()
+        .config("websocket: {historySize: 3}")
+        .start()
+        .await;
+    let person = app.person().await;
+    let room = workroom(&app, &person, "Room").await;
+    let channel = channel_of(&room);
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    say(&app, &person, &room, "0").await;
+    let start = socket.subscribe(&channel, None).await;
+    drop(socket);
+    for number in 1..=3 {
+        say(&app, &person, &room, &number.to_string()).await;
+    }
+    let resume = json!({"offset": start["offset"], "epoch": start["epoch"]});
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    let place = socket.subscribe(&channel, Some(resume.clone())).await;
+    assert_eq!(place["recovered"], true);
+    for number in 1..=3 {
+        assert_eq!(socket.frame().await["data"]["content"], number.to_string());
+    }
+    say(&app, &person, &room, "4").await;
+    assert_eq!(socket.frame().await["data"]["content"], "4");
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    let place = socket.subscribe(&channel, Some(resume)).await;
+    assert_eq!(
+        (&place["recovered"], &place["offset"]),
+        (&json!(false), &json!(5))
+    );
+    say(&app, &person, &room, "5").await;
+    assert_eq!(socket.frame().await["data"]["content"], "5");
+}
+
+/// C17, C18, F40, F41: connections of a tenant over all servers, and who is in a room; they are gone when they end.
+#[tokio::test]
+async fn the_registry_knows_connections_of_a_tenant_over_all_servers() {
+    let app = TestApp::start().await;
+    let other = TestApp::builder().guest().start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let member = app.colleague(&owner, "member").await;
+    let room = workroom(&app, &owner, "Room").await;
+    admit(&app, &owner, &room, &member).await;
+    let (mut near, _) = Socket::connect(&app, &owner, None).await;
+    let (mut far, _) = Socket::connect(&other, &member, None).await;
+    let (_foreign, _) = Socket::connect(&other, &stranger, None).await;
+    near.subscribe(&channel_of(&room), None).await;
+    far.subscribe(&channel_of(&room), None).await;
+    let path = "/api/v1/tenant/connections";
+    let listing = until_some("both connections are known", async || {
+        let listing = app.get_as(&owner, path).await.expect(200).json();
+        (listing["total"] == 2).then_some(listing)
+    })
+    .await;
+    assert_eq!(listing["complete"], true);
+    assert_eq!(listing["nodes"].as_array().unwrap().len(), 2);
+    let mut users: Vec<_> = listing["connections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|connection| connection["user_id"].as_str().unwrap().to_owned())
+        .collect();
+    users.sort_unstable();
+    let mut wanted = vec![owner.user_id.clone(), member.user_id.clone()];
+    wanted.sort_unstable();
+    assert_eq!(users, wanted);
+    until("both are in the room", async || {
+        let presence = app
+            .get_as(&member, &format!("{room}/presence"))
+            .await
+            .expect(200)
+            .json();
+        presence["user_ids"] == json!(wanted)
+    })
+    .await;
+    app.get_as(&stranger, &format!("{room}/presence"))
+        .await
+        .expect(404);
+    app.get_as(&member, path).await.expect(403);
+    let started = Instant::now();
+    app.get_as(&owner, path).await.expect(200);
+    println!("registry answered in {:?}", started.elapsed());
+    drop(far);
+    until("the closed one is gone", async || {
+        app.get_as(&owner, path).await.expect(200).json()["total"] == 1
+    })
+    .await;
+}
+
+/// What the issue of real-time metrics promises is there, and moves.
+#[tokio::test]
+async fn metrics_of_connections_move() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    app.conversation(&person, "One").await;
+    socket.frame().await;
+    assert_eq!(app.metric("tanka_realtime_subscriptions ").await, 2);
+    assert_eq!(app.metric("tanka_realtime_queue_bytes ").await, 0);
+    assert!(
+        app.metric(r#"tanka_realtime_delivery_delay_seconds_count{source="local"}"#)
+            .await
+            > 0
+    );
+    assert!(app.metric("tanka_realtime_redis_reconnects_total").await > 0);
+    drop(socket);
+    until("the memberships are gone", async || {
+        app.metric("tanka_realtime_subscriptions ").await == 0
+    })
+    .await;
+}
