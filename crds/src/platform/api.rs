@@ -250,10 +250,15 @@ impl Default for WebSocket {
 /// Lifetimes of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("duration(self.accessTokenTtl) >= duration('1m') && duration(self.accessTokenTtl) <= duration('24h')", "api.auth.accessTokenTtl must be from 1m to 24h: it is what a stolen token is good for"),
+        ("self.refreshTokenTtl.contains('d') || duration(self.refreshTokenTtl) > duration(self.accessTokenTtl)", "api.auth.refreshTokenTtl must exceed accessTokenTtl, or nobody could renew a session: raise it, such as to 30d"),
+])))]
 pub struct Auth {
     /// How long an access token is good for.
+    #[schemars(schema_with = "period")]
     pub access_token_ttl: Span,
-    /// How long a refresh token is good for.
+    /// How long a refresh token is good for, from its last use.
     pub refresh_token_ttl: Span,
 }
 

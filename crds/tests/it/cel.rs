@@ -44,6 +44,8 @@ fn violations(object: &Value, old: Option<&Value>) -> Vec<String> {
 #[case(json!({"postgres": {"managed": {"instances": 1, "synchronous": "Async"}}}))]
 #[case(json!({"postgres": {"managed": null, "external": {"primarySecretRef": {"name": "db", "key": "url"}}}}))]
 #[case(json!({"redis": {"managed": {"replicas": 5}}}))]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "24h", "refreshTokenTtl": "1d"}}}))]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "1m", "refreshTokenTtl": "2h"}}}))]
 #[case(json!({"postgres": {"managed": {"parameters": {"work_mem": "64MB", "max_connections": "300", "auto_explain.log_min_duration": "1s", "shared_preload_libraries": "pg_stat_statements, auto_explain"}}}}))]
 #[case(json!({"api": {"embeddings": {"url": "http://embed", "model": "m", "dimensions": 384}}}))]
 #[case(json!({"ingress": {"enabled": true, "host": "api.example.com", "tls": {"secretName": "cert"}}}))]
@@ -100,6 +102,9 @@ fn a_sound_spec_is_accepted(#[case] spec: Value) {
 #[case(json!({"redis": {"managed": {"maxMemory": "1Mi"}}}), "16Mi or more")]
 #[case(json!({"ingress": {"host": "a.b", "gateway": {"name": "g"}, "tls": {"secretName": "cert"}}}), "the Gateway ends TLS")]
 #[case(json!({"ingress": {"host": "a.b", "gateway": {"name": "g"}, "className": "nginx"}}), "the Gateway names its own class")]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "10s"}}}), "from 1m to 24h")]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "48h"}}}), "from 1m to 24h")]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "2h", "refreshTokenTtl": "1h"}}}), "nobody could renew a session")]
 // F45: percentiles do not average.
 #[case(json!({"api": {"autoscaling": {"podMetrics": [{"type": "Pods", "pods": {"metric": {"name": "cascade_query_duration_seconds_p95"}}}]}}}), "percentiles of pods cannot be averaged")]
 fn a_contradiction_is_refused_with_a_sentence(#[case] spec: Value, #[case] sentence: &str) {

@@ -50,6 +50,8 @@ async fn an_empty_spec_is_filled_in_by_the_schema() {
 #[case(json!({"api": {"cache": {"l1Capacity": "512Mi"}}}), "l1Capacity does not fit")]
 #[case(json!({"api": {"autoscaling": {"maxReplicas": 73}}}), "need more connections")]
 #[case(json!({"api": {"drain": {"timeout": "2h"}}}), "from 1s to 1h")]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "48h"}}}), "from 1m to 24h")]
+#[case(json!({"api": {"auth": {"accessTokenTtl": "2h", "refreshTokenTtl": "1h"}}}), "nobody could renew a session")]
 #[case(json!({"api": {"drain": {"timeout": "1d"}}}), "should match")]
 #[case(json!({"api": {"database": {"acquireTimeout": "1m"}}}), "from 10ms to 15s")]
 #[case(json!({"api": {"database": {"maxReplicaLag": "0s"}}}), "from 100ms to 1h")]
