@@ -1,4 +1,7 @@
 //! A client on a WebSocket. The first frame proves who connects, because an address ends up in logs.
+//!
+//! What is rare is boxed: the memory of an idle connection is that of its future, which is as large as the largest thing that it ever
+//! waits for.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -57,7 +60,7 @@ pub async fn serve<P: People>(socket: WebSocket, shared: Shared<P>) {
     let reason = match converse(&mut connection, &shared).await {
         Ok(()) => "client",
         Err(close) => {
-            connection.close(&close).await;
+            Box::pin(connection.close(&close)).await;
             close.label()
         }
     };
@@ -108,7 +111,7 @@ pub(super) fn expiry(person: &Principal) -> Instant {
 
 /// Everything between the opening and the close; `Ok` means that the client left.
 async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) -> Result<(), Close> {
-    let setup = async {
+    let setup = Box::pin(async {
         let Some(first) = connection.first().await? else {
             return Ok(None);
         };
@@ -117,7 +120,7 @@ async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) ->
         let person = person.ok_or(Close::Unauthorized)?;
         let opened = Listener::open(shared, person, &first.channels, &first.resume, deadline).await?;
         Ok(Some(opened))
-    };
+    });
     let (listener, caught, refused) = tokio::select! {
         done = setup => match done? {
             Some(opened) => opened,
@@ -142,7 +145,7 @@ async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) ->
         allowance: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
     };
     for caught in caught {
-        talk.catch_up(caught).await?;
+        Box::pin(talk.catch_up(caught)).await?;
     }
     talk.follow().await
 }
@@ -241,14 +244,14 @@ impl<P: People> Talk<'_, P> {
                 message = self.connection.stream.next() => {
                     heard = Instant::now();
                     let Some(Ok(message)) = message else { return Ok(()) };
-                    if !self.hear(message).await? {
+                    if !Box::pin(self.hear(message)).await? {
                         return Ok(());
                     }
                 }
                 _ = ping.tick() => self.connection.send(Message::Ping(bytes::Bytes::new())).await?,
                 () = sleep_until(heard + IDLE) => return Err(Close::Idle),
                 () = sleep_until(end) => match leaving {
-                    Some((at, turn)) if at <= self.expires => return Err(self.say_closing(turn).await),
+                    Some((at, turn)) if at <= self.expires => return Err(Box::pin(self.say_closing(turn)).await),
                     _ => return Err(Close::Unauthorized),
                 },
                 () = self.shared.drain.cancelled(), if leaving.is_none() => {
@@ -267,16 +270,19 @@ impl<P: People> Talk<'_, P> {
             }
             Next::Left(channel) => {
                 self.listener.put_out(channel);
-                self.say_left(channel, "removed").await
+                Box::pin(self.say_left(channel, "removed")).await
             }
-            Next::Recheck => {
-                for channel in self.listener.recheck(Instant::now() + SETUP).await? {
-                    self.say_left(channel, "removed").await?;
-                }
-                Ok(())
-            }
+            Next::Recheck => Box::pin(self.recheck()).await,
             Next::Close(close) => Err(close),
         }
+    }
+
+    /// Finds out what the person may still listen to.
+    async fn recheck(&mut self) -> Result<(), Close> {
+        for channel in self.listener.recheck(Instant::now() + SETUP).await? {
+            self.say_left(channel, "removed").await?;
+        }
+        Ok(())
     }
 
     /// Takes a message of the client; answers whether the client is still there.

@@ -104,7 +104,7 @@ impl<P: People> Feed<P> {
             self.say("error", &error).await?;
         }
         for caught in caught {
-            self.catch_up(caught).await?;
+            Box::pin(self.catch_up(caught)).await?;
         }
         self.follow().await
     }
@@ -137,11 +137,7 @@ impl<P: People> Feed<P> {
                         self.listener.put_out(channel);
                         self.say_left(channel.to_string()).await?;
                     }
-                    Next::Recheck => {
-                        for channel in self.listener.recheck(Instant::now() + SETUP).await? {
-                            self.say_left(channel.to_string()).await?;
-                        }
-                    }
+                    Next::Recheck => Box::pin(self.recheck()).await?,
                     Next::Close(close) => return Err(close),
                 },
                 _ = comment.tick() => self.send(Event::default().comment("")).await?,
@@ -155,6 +151,14 @@ impl<P: People> Feed<P> {
                 }
             }
         }
+    }
+
+    /// Finds out what the person may still listen to.
+    async fn recheck(&mut self) -> Result<(), Close> {
+        for channel in self.listener.recheck(Instant::now() + SETUP).await? {
+            self.say_left(channel.to_string()).await?;
+        }
+        Ok(())
     }
 
     async fn pass_on(&mut self, item: Item) -> Result<(), Close> {

@@ -60,6 +60,11 @@ async fn a_room_is_heard_by_members_who_listen_on_every_server() {
         "message of a room on another server after {:?}",
         started.elapsed()
     );
+    assert_eq!(
+        subscribers(&app, &channel).await,
+        2,
+        "one subscription of each server"
+    );
     far.send(json!({"type": "unsubscribe", "channel": channel})).await;
     assert_eq!(far.frame().await["reason"], "asked");
     say(&app, &owner, &room, "unheard").await;
@@ -68,6 +73,52 @@ async fn a_room_is_heard_by_members_who_listen_on_every_server() {
     assert_eq!(deaf.frame().await["event"], "conversation.created");
     assert_eq!(far.frame().await["event"], "conversation.created");
     assert_eq!(near.frame().await["data"]["content"], "unheard");
+    drop(near);
+    until("nobody is subscribed in Redis", async || {
+        subscribers(&app, &channel).await == 0
+    })
+    .await;
+}
+
+/// Processes that Redis delivers a channel to.
+async fn subscribers(app: &TestApp, channel: &str) -> i64 {
+    let connected = app.running.app.redis().get().unwrap();
+    let mut ask = redis::cmd("PUBSUB");
+    ask.arg("NUMSUB").arg(format!("tanka:event:{channel}"));
+    let (_, count): (String, i64) = ask.query_async(&mut connected.connection.clone()).await.unwrap();
+    count
+}
+
+/// F08, H14: who reads nothing is closed with its own code, has cost no more than its queue, and delays nobody.
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_closed_and_delays_nobody() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let room = workroom(&app, &person, "Room").await;
+    let (mut swift, _) = Socket::connect(&app, &person, None).await;
+    let (mut slow, _) = Socket::connect(&app, &person, None).await;
+    swift.subscribe(&channel_of(&room), None).await;
+    slow.subscribe(&channel_of(&room), None).await;
+    let long = "x".repeat(30_000);
+    let (mut most, mut longest) = (0, Duration::ZERO);
+    let closed = r#"tanka_websocket_closed_total{reason="slow"}"#;
+    let mut sent = 0;
+    // The kernel takes some megabytes before the server notices anything.
+    while app.metric(closed).await == 0 {
+        assert!(sent < 1_500, "the slow client is still there");
+        let started = Instant::now();
+        say(&app, &person, &room, &long).await;
+        assert_eq!(swift.frame().await["data"]["content"], long);
+        longest = longest.max(started.elapsed());
+        most = most.max(app.metric("tanka_realtime_queue_bytes ").await);
+        sent += 1;
+    }
+    println!(
+        "slow client closed after {sent} messages, {most} bytes queued at most, longest delivery {longest:?}"
+    );
+    assert!(most <= 160 << 10, "{most}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert_eq!(app.metric("tanka_realtime_queue_bytes ").await, 0);
 }
 
 /// C16: one publication, and every connection of the tenant has it; no other tenant's has.
