@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crds::conditions::{ConditionType, Reason};
+use crds::conditions::Reason;
 use crds::names;
 use crds::{TankaPlatform, TankaPlatformSpec, TankaPlatformStatus};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::deadline::bounded;
-use super::status;
+use super::status::{self, announce};
 use crate::metrics::Metrics;
 
 /// Writes status and events.
@@ -149,44 +149,17 @@ impl Reporter {
         Ok(())
     }
 
-    /// Publishes a change of readiness. An event that cannot be written is not worth a failure.
+    /// Publishes what changed. An event that cannot be written is not worth a failure.
     async fn announce(
         &self,
         stored: &TankaPlatform,
         before: &TankaPlatformStatus,
         status: &TankaPlatformStatus,
     ) {
-        let of = |conditions: &[Condition]| {
-            conditions
-                .iter()
-                .find(|c| c.type_ == ConditionType::Ready.as_str())
-                .cloned()
-        };
-        let before = of(&before.conditions);
-        let Some(after) = of(&status.conditions) else {
-            return;
-        };
-        if before
-            .as_ref()
-            .is_some_and(|before| before.status == after.status && before.reason == after.reason)
-        {
-            return;
-        }
-        let worked = before.is_some_and(|before| before.status == "True");
-        let event = Event {
-            // A platform that is on its way is no reason to worry; one that stopped working, or needs somebody, is.
-            type_: if after.status == "True" || !(worked || status::stalled(&status.conditions)) {
-                EventType::Normal
-            } else {
-                EventType::Warning
-            },
-            reason: after.reason,
-            note: Some(after.message),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = bounded(self.recorder.publish(&event, &stored.object_ref(&()))).await {
-            tracing::warn!(%error, "an event could not be published");
+        for event in announce::events(before, status) {
+            if let Err(error) = bounded(self.recorder.publish(&event, &stored.object_ref(&()))).await {
+                tracing::warn!(%error, "an event could not be published");
+            }
         }
     }
 }

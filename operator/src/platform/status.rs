@@ -1,5 +1,7 @@
 //! `status` from what was observed: pure, and stable, so that the same observation never causes a write.
 
+pub mod announce;
+
 use crds::TankaPlatformStatus;
 use crds::conditions::{ConditionType, Reason};
 use crds::names::{self, Component};
