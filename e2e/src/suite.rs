@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::stage::Steps;
 use crate::tools::Tools;
-use crate::{alerts, demo, install, manifests, scenarios, slice};
+use crate::{alerts, demo, install, manifests, scenarios, slice, sweep};
 
 /// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
 const CLUSTER: &str = "tanka-test";
@@ -140,7 +140,13 @@ async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
     };
     let outcome = steps.run("contract: a real API server", work).await;
     cluster.down().await?;
-    outcome
+    outcome?;
+    steps
+        .run(
+            "fault sweep: a sample of all faults of the operator",
+            sweep::sample(paths),
+        )
+        .await
 }
 
 async fn end_to_end(paths: &Paths, steps: &mut Steps) -> Result<()> {
@@ -205,10 +211,15 @@ async fn after_slice(
 
 /// Runs a line in the repository, with its output passed on.
 pub async fn shell(paths: &Paths, line: &str) -> Result<()> {
-    run_line(&paths.repo, line).await
+    shell_within(paths, line, LAYER_DEADLINE).await
 }
 
-async fn run_line(folder: &Path, line: &str) -> Result<()> {
+/// The same for what may take longer, or must not take as long.
+pub async fn shell_within(paths: &Paths, line: &str, deadline: Duration) -> Result<()> {
+    run_line(&paths.repo, line, deadline).await
+}
+
+async fn run_line(folder: &Path, line: &str, deadline: Duration) -> Result<()> {
     let mut child = Command::new("sh")
         .args(["-ec", line])
         .current_dir(folder)
@@ -216,9 +227,9 @@ async fn run_line(folder: &Path, line: &str) -> Result<()> {
         .kill_on_drop(true)
         .spawn()
         .context("failed to start sh")?;
-    let status = timeout(LAYER_DEADLINE, child.wait())
+    let status = timeout(deadline, child.wait())
         .await
-        .with_context(|| format!("took longer than {} s: {line}", LAYER_DEADLINE.as_secs()))??;
+        .with_context(|| format!("took longer than {} s: {line}", deadline.as_secs()))??;
     if !status.success() {
         bail!("this failed: {line}");
     }

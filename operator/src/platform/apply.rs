@@ -2,6 +2,7 @@
 
 mod doubt;
 mod refusals;
+mod stranger;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -89,10 +90,17 @@ impl Applier {
             match self.apply_object(platform, world, object, &mut doubt).await? {
                 // The status that is written next must not speak of the object as it was before.
                 Ok(Some(known)) => {
-                    world.objects.insert(object.key.clone(), known);
+                    let seen = world.objects.insert(object.key.clone(), known);
+                    let known = &world.objects[&object.key];
+                    if seen.is_none_or(|seen| revision(&seen) != revision(known)) {
+                        world.moved.insert(object.key.clone());
+                    }
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    world.moved.insert(object.key.clone());
+                }
                 Err((key, rejection)) => {
+                    world.moved.insert(object.key.clone());
                     tracing::warn!(platform.name, platform.namespace, object = %key, ?rejection, "an object was rejected");
                     rejections.insert(key, rejection);
                 }
@@ -260,7 +268,9 @@ impl Applier {
         } else {
             Cause::Missing
         };
-        let outcome = self.send(platform, object, &manifest, cause).await?;
+        let outcome = self
+            .send(platform, object, &manifest, cause, live.as_ref())
+            .await?;
         if let Err((_, Rejection::Refused(words))) = &outcome {
             self.refusals
                 .note(place, &object.manifest, version, words, world.now);
@@ -276,25 +286,13 @@ impl Applier {
         object: &Object,
         manifest: &Value,
         cause: Cause,
+        live: Option<&Value>,
     ) -> Result<Result<Option<Value>, (Key, Rejection)>, Error> {
         let api = self.api(platform, object.key.kind);
         let name = &object.key.name;
         self.metrics.write(object.key.kind, cause);
         let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-        let mut answer = bounded(api.patch(name, &parameters, &Patch::Apply(manifest))).await;
-        if object.key.kind == Kind::Service
-            && cause == Cause::Differs
-            && matches!(&answer, Err(Error::Api(status)) if status.code == 422)
-        {
-            // A port that somebody changed by hand has another key, so it would stay beside ours under the same name: all are replaced.
-            self.metrics.write(object.key.kind, cause);
-            let parameters = PatchParams {
-                field_manager: Some(names::FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            answer = bounded(api.patch(name, &parameters, &Patch::Merge(manifest))).await;
-        }
-        match answer {
+        match bounded(api.patch(name, &parameters, &Patch::Apply(manifest))).await {
             Ok(stored) => {
                 let stored = serde_json::to_value(stored).map_err(Error::SerdeError)?;
                 self.remember(platform, object, &stored);
@@ -303,10 +301,16 @@ impl Applier {
             }
             // It has changed since it was seen: the next look decides.
             Err(Error::Api(status)) if status.code == 409 => Ok(Ok(None)),
-            Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => Ok(Err((
-                object.key.clone(),
-                Rejection::Refused(status.message.clone()),
-            ))),
+            Err(Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                if status.code == 422
+                    && let Some(live) = live
+                    && self.take_out_strangers(platform, object, live).await?
+                {
+                    return Ok(Ok(None));
+                }
+                let words = status.message.clone();
+                Ok(Err((object.key.clone(), Rejection::Refused(words))))
+            }
             Err(error) => Err(error),
         }
     }
@@ -438,6 +442,14 @@ impl Applier {
             other => other.map(|_| ()),
         }
     }
+}
+
+/// What tells which pods of an object are outdated.
+fn revision(object: &Value) -> (&Value, &Value) {
+    (
+        &object["metadata"]["generation"],
+        &object["status"]["updateRevision"],
+    )
 }
 
 #[expect(

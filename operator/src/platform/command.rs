@@ -1,6 +1,8 @@
 //! Carrying out typed actions: requests to Patroni, to pods and to volumes. What takes long runs beside the looks, one at a time for
 //! each platform, and what was tried is remembered for as long as it matters. All of that memory can be lost.
 
+mod ground;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::build::secrets;
 use super::deadline::bounded;
-use super::object::{Kind, is_ours};
+use super::object::Kind;
 use super::observe::World;
 use super::observe::commands::{Commands, Tried};
 use super::observe::secrets::Credentials;
@@ -136,7 +138,7 @@ impl Commander {
         now: Timestamp,
     ) -> Result<(), Error> {
         for action in actions {
-            if !is_own(platform, world, &action) {
+            if !ground::is_own(platform, world, &action) || ground::is_lost(platform, world, &action) {
                 continue;
             }
             let name = action.name();
@@ -469,19 +471,4 @@ fn age(at: Timestamp, now: Timestamp) -> Duration {
 
 fn place(platform: &Platform) -> (String, String) {
     (platform.namespace.clone(), platform.name.clone())
-}
-
-/// Pods and volumes are found by their labels and names, which anybody can copy: they are touched only while the StatefulSet that
-/// they belong to is ours.
-fn is_own(platform: &Platform, world: &World, action: &Action) -> bool {
-    let component = match action {
-        Action::OrphanStatefulSet { name, .. } | Action::DeletePod { name, .. } => name.clone(),
-        Action::ResizeVolume { claim, .. } => claim.trim_start_matches("data-").to_owned(),
-        _ => return true,
-    };
-    let mut sets = world
-        .objects
-        .iter()
-        .filter(|(key, _)| key.kind == Kind::StatefulSet);
-    sets.any(|(key, live)| component.starts_with(&key.name) && is_ours(live, &platform.name, &platform.uid))
 }

@@ -62,11 +62,15 @@ fn project_list(live: &[Value], desired: &[Value]) -> Value {
     Value::Array(found.collect())
 }
 
-/// The field that tells the elements of a list apart, where Kubernetes merges by one.
+/// The field that tells the elements of a list apart, where Kubernetes merges by one. Metrics of an autoscaler may be of one type.
 fn list_key(items: &[Value]) -> Option<&'static str> {
+    let tells_apart = |key: &str| {
+        let mut values = items.iter().enumerate().map(|(i, item)| (i, item.get(key)));
+        values.all(|(i, value)| value.is_some() && !items[..i].iter().any(|other| other.get(key) == value))
+    };
     ["name", "mountPath", "type"]
         .into_iter()
-        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some()))
+        .find(|key| !items.is_empty() && tells_apart(key))
 }
 
 #[cfg(test)]
@@ -81,6 +85,7 @@ mod tests {
     #[case::defaults(json!({"a": 1, "b": 2}), json!({"a": 1}))]
     #[case::nested(json!({"spec": {"x": {"y": 1, "z": 2}}}), json!({"spec": {"x": {"y": 1}}}))]
     #[case::sidecar(json!({"c": [{"name": "proxy"}, {"name": "api", "image": "i", "tty": false}]}), json!({"c": [{"name": "api", "image": "i"}]}))]
+    #[case::two_of_a_type(json!({"metrics": [{"type": "R", "r": {"name": "cpu", "x": 0}}, {"type": "R", "r": {"name": "memory"}}]}), json!({"metrics": [{"type": "R", "r": {"name": "cpu"}}, {"type": "R", "r": {"name": "memory"}}]}))]
     #[case::order(json!({"env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]}), json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}))]
     #[case::default_of_a_subject(json!({"subjects": [{"name": "ours", "apiGroup": ""}]}), json!({"subjects": [{"name": "ours"}]}))]
     fn what_others_add_is_no_difference(#[case] live: Value, #[case] desired: Value) {

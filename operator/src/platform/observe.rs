@@ -55,6 +55,9 @@ pub struct World {
     pub refused: BTreeSet<Key>,
     /// Objects of a needed name that belong to somebody else, and requests that the API server refused, with its words.
     pub rejected: BTreeMap<Key, Rejection>,
+    /// Objects that were changed in this look, or could not be: what their status says of pods is not about the spec. Filled in by
+    /// carrying a plan out, for what is done after it.
+    pub moved: BTreeSet<Key>,
     /// What Patroni says; `None` while no member answers.
     pub patroni: Option<Cluster>,
     /// What a Sentinel says; `None` while none answers.

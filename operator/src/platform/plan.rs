@@ -260,4 +260,6 @@ mod effects;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod tests;

@@ -126,10 +126,10 @@ impl Injector {
     }
 
     /// The list as it was before the workload, while time is turned back.
-    pub fn list_from_before(&self, path: &str) -> Option<Bytes> {
+    pub fn list_from_before(&self, question: &str) -> Option<Bytes> {
         let plan = self.plan.lock().unwrap();
         plan.back()?;
-        plan.lists.get(path).cloned()
+        plan.lists.get(question).cloned()
     }
 
     /// Returns when watches may begin.
@@ -146,25 +146,25 @@ impl Injector {
     }
 
     /// Takes down answers that may be needed again later.
-    pub fn remember(&self, call: &Call, path: &str, status: u16, body: &Bytes) {
+    pub fn remember(&self, call: &Call, question: &str, status: u16, body: &Bytes) {
         let mut plan = self.plan.lock().unwrap();
         match (&plan.injection, call.identity.verb) {
             (Some(Injection::Request(_, Fault::StaleRead)), "get") => {
-                let known = plan.answers.entry(path.to_owned()).or_default();
+                let known = plan.answers.entry(question.to_owned()).or_default();
                 if known.last().is_none_or(|(_, last)| last != body) {
                     known.push((status, body.clone()));
                 }
             }
             (Some(Injection::Request(_, Fault::TimeTravel)), "list") if !self.fired() && status == 200 => {
-                plan.lists.insert(path.to_owned(), body.clone());
+                plan.lists.insert(question.to_owned(), body.clone());
             }
             _ => {}
         }
     }
 
     /// The oldest answer to the same question.
-    pub fn older(&self, path: &str) -> Option<(u16, Bytes)> {
-        self.plan.lock().unwrap().answers.get(path)?.first().cloned()
+    pub fn older(&self, question: &str) -> Option<(u16, Bytes)> {
+        self.plan.lock().unwrap().answers.get(question)?.first().cloned()
     }
 }
 
@@ -175,8 +175,9 @@ impl Plan {
 
     fn has_answer_to(&self, call: &Call) -> bool {
         let suffix = format!("/{}/{}", call.identity.resource, call.identity.name);
-        self.answers
-            .iter()
-            .any(|(path, known)| path.ends_with(&suffix) && !known.is_empty())
+        self.answers.iter().any(|(question, known)| {
+            let path = question.split('?').next().unwrap_or_default();
+            path.ends_with(&suffix) && !known.is_empty()
+        })
     }
 }

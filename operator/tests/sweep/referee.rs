@@ -66,6 +66,7 @@ impl Referee {
             ));
         }
         match (verb, call.identity.resource.as_str()) {
+            ("patch", "secrets") if changes_owners_alone(body) => None,
             ("patch" | "update" | "delete", "secrets") => Some(format!("{verb} of Secret {name}")),
             ("delete", resource) if body["preconditions"]["uid"].as_str().is_none() => {
                 Some(format!("delete of {resource} {name} without the uid"))
@@ -103,6 +104,18 @@ impl Referee {
         (operands.leader() == Some(name) && others == 0)
             .then(|| format!("primary {name} is deleted without a healthy replica"))
     }
+}
+
+/// Whether a patch, tied to one object, says nothing but whose it is.
+fn changes_owners_alone(body: &Value) -> bool {
+    let only = |value: &Value, allowed: &[&str]| {
+        value
+            .as_object()
+            .is_some_and(|fields| fields.keys().all(|field| allowed.contains(&field.as_str())))
+    };
+    only(body, &["metadata"])
+        && only(&body["metadata"], &["uid", "resourceVersion", "ownerReferences"])
+        && body["metadata"]["uid"].is_string()
 }
 
 fn retains(world: &Objects) -> bool {

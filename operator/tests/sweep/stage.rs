@@ -1,58 +1,28 @@
 //! A namespace with an operator and a puppet, in which one workload is run, with one fault or none, again and again.
 
+mod deeds;
+mod rest;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, Config};
-use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
+use serde_json::json;
+use tokio::time::sleep;
 
 use crate::digest::{self, Digest};
 use crate::fault::{Fault, Injection, ProbeFault};
 use crate::incarnation::{Incarnation, PLATFORM};
 use crate::injector::{Injector, SPELL};
 use crate::journal::{Entry, Journal};
+use crate::lab::Lab;
 use crate::puppet::{Mood, Puppet};
 use crate::referee::Referee;
-use crate::view::{RESOURCES, View, resource};
-use crate::wire::{Exchange, Line};
+use crate::view::{RESOURCES, resource};
+use crate::wire::Line;
 use crate::workload::{Deed, Workload};
-
-/// Time in which a platform comes to where it should be after the fault: a hung request costs ten seconds of it.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Nothing has happened for this long.
-const QUIET: Duration = Duration::from_millis(700);
-
-/// What all runs share.
-pub struct Lab {
-    /// A client that no fault touches.
-    pub client: Client,
-    exchange: Exchange,
-    view: Arc<View>,
-    serial: AtomicUsize,
-}
-
-impl Lab {
-    /// Follows the API server of `config`.
-    pub fn new(config: Config) -> Self {
-        let client = Client::try_from(config.clone()).unwrap();
-        Self {
-            view: View::start(&client),
-            exchange: Exchange::new(config),
-            client,
-            serial: AtomicUsize::new(0),
-        }
-    }
-
-    fn namespace(&self) -> String {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        format!("sweep-{:08}-{serial:06}", std::process::id())
-    }
-}
 
 /// What a run came to.
 pub struct Report {
@@ -150,6 +120,9 @@ impl<'a> Stage<'a> {
             match reference {
                 Some(reference) => self.arrive(reference).await?,
                 None => self.settle().await?,
+            }
+            if reference.is_none() && self.platform().is_some() {
+                self.ready().await?;
             }
             self.calm().await
         };
@@ -284,212 +257,6 @@ impl<'a> Stage<'a> {
             self.puppet.operands.lock().unwrap().mood = Mood::Honest;
         }
         std::future::pending::<()>().await;
-    }
-
-    fn api(&self, plural: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.lab.client.clone(), &self.namespace, &resource(plural))
-    }
-
-    async fn act(&self, deed: &Deed) -> Result<(), String> {
-        let outcome = match deed {
-            Deed::Gone => {
-                let gone = || self.platform().is_none().then_some(());
-                return self.wait(gone, || "the platform is still there".to_owned()).await;
-            }
-            Deed::Await(kind, reason) => {
-                let says = || self.says(kind, reason).then_some(());
-                let complaint = || format!("{kind} never says {reason}: {}", self.words());
-                return self.wait(says, complaint).await;
-            }
-            deed => self.write(deed).await,
-        };
-        outcome.map_err(|error| format!("{deed:?} was refused: {error}"))
-    }
-
-    async fn write(&self, deed: &Deed) -> Result<(), kube::Error> {
-        let platforms = self.api("tankaplatforms");
-        let someone = PatchParams::default();
-        match deed {
-            Deed::Create(spec) => {
-                let object = json!({"apiVersion": "tanka.dev/v1alpha1", "kind": "TankaPlatform", "metadata": {"name": PLATFORM}, "spec": spec});
-                let object = serde_json::from_value(object).unwrap();
-                platforms.create(&PostParams::default(), &object).await?;
-            }
-            Deed::Change(spec) => {
-                let patch = Patch::Merge(json!({"spec": spec}));
-                platforms.patch(PLATFORM, &someone, &patch).await?;
-            }
-            Deed::Delete => {
-                platforms.delete(PLATFORM, &DeleteParams::default()).await?;
-            }
-            Deed::Drift(plural, name, patch) => {
-                self.api(plural)
-                    .patch(name, &someone, &Patch::Merge(patch))
-                    .await?;
-            }
-            Deed::Lose(plural, name) => {
-                self.api(plural).delete(name, &DeleteParams::background()).await?;
-            }
-            Deed::Foreign(plural, object) => {
-                let object = serde_json::from_value(object.clone()).unwrap();
-                self.api(plural).create(&PostParams::default(), &object).await?;
-            }
-            Deed::Scale(replicas) => {
-                let scaler = PatchParams {
-                    field_manager: Some("kube-controller-manager".to_owned()),
-                    ..PatchParams::default()
-                };
-                let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-                self.api("deployments")
-                    .patch_scale("acme-api", &scaler, &patch)
-                    .await?;
-            }
-            Deed::Gone | Deed::Await(..) => {}
-        }
-        Ok(())
-    }
-
-    fn platform(&self) -> Option<Arc<Value>> {
-        let objects = self.lab.view.objects(&self.namespace);
-        objects.get(&("tankaplatforms", PLATFORM.to_owned())).cloned()
-    }
-
-    fn says(&self, kind: &str, reason: &str) -> bool {
-        let Some(platform) = self.platform() else {
-            return false;
-        };
-        let current = platform["status"]["observedGeneration"] == platform["metadata"]["generation"];
-        let conditions = platform["status"]["conditions"].as_array();
-        current
-            && conditions.is_some_and(|all| all.iter().any(|c| c["type"] == kind && c["reason"] == reason))
-    }
-
-    /// What the conditions say, for people.
-    fn words(&self) -> String {
-        let Some(platform) = self.platform() else {
-            return "there is no platform".to_owned();
-        };
-        let conditions = platform["status"]["conditions"].as_array().into_iter().flatten();
-        conditions
-            .map(|c| {
-                format!(
-                    "{}={} {}",
-                    c["type"].as_str().unwrap_or(""),
-                    c["status"],
-                    c["message"]
-                )
-            })
-            .collect::<Vec<_>>()
-            .join("; ")
-    }
-
-    async fn ready(&self) -> Result<(), String> {
-        self.wait(
-            || self.says("Ready", "AllReady").then_some(()),
-            || format!("never ready: {}", self.words()),
-        )
-        .await
-    }
-
-    /// Waits until `check` has an answer, asking whenever changes pause.
-    async fn wait<T>(
-        &self,
-        mut check: impl FnMut() -> Option<T>,
-        complaint: impl Fn() -> String,
-    ) -> Result<T, String> {
-        let pause = Duration::from_millis(100);
-        let mut changes = self.lab.view.changes(&self.namespace);
-        let work = async {
-            loop {
-                // Many changes come at once, and to compare is dear.
-                while timeout(pause, changes.changed()).await.is_ok() {}
-                if let Some(answer) = check() {
-                    return answer;
-                }
-            }
-        };
-        let outcome = timeout(PATIENCE, work).await;
-        outcome.map_err(|_| complaint())
-    }
-
-    /// Waits until nothing happens any more.
-    async fn settle(&self) -> Result<(), String> {
-        let mut changes = self.lab.view.changes(&self.namespace);
-        let begun = Instant::now();
-        loop {
-            changes.borrow_and_update();
-            self.calm().await?;
-            if timeout(QUIET, changes.changed()).await.is_err() && self.is_collected() {
-                return Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("it never comes to rest: {}", self.words()));
-            }
-        }
-    }
-
-    /// Whether the collector has nothing left to do.
-    fn is_collected(&self) -> bool {
-        let objects = self.lab.view.objects(&self.namespace);
-        let alive = |uid: &Value| objects.values().any(|object| object["metadata"]["uid"] == *uid);
-        objects.values().all(|object| {
-            let owners = object["metadata"]["ownerReferences"].as_array();
-            owners.is_none_or(|owners| owners.is_empty() || owners.iter().any(|owner| alive(&owner["uid"])))
-        })
-    }
-
-    /// Waits until everything is as it was in the end without a fault.
-    async fn arrive(&self, reference: &Reference) -> Result<(), String> {
-        let differences = || {
-            let found = digest::digest(&self.namespace, &self.lab.view.objects(&self.namespace));
-            digest::differences(&reference.report.digest, &found, &reference.mask)
-        };
-        self.wait(
-            || differences().is_empty().then_some(()),
-            || {
-                format!(
-                    "it ends otherwise: {}\n      {}",
-                    differences().join("\n      "),
-                    self.words()
-                )
-            },
-        )
-        .await
-    }
-
-    /// Two looks, one after the other, that write nothing.
-    async fn calm(&self) -> Result<(), String> {
-        let begun = Instant::now();
-        let mut calm = 0;
-        while calm < 2 {
-            let before = self.line.journal.writes();
-            self.look().await;
-            calm = if self.line.journal.writes() == before {
-                calm + 1
-            } else {
-                0
-            };
-            if begun.elapsed() > PATIENCE {
-                let last = self.line.journal.last_writes(6).join(", ");
-                return Err(format!("it writes at every look: {last}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for the end of a look that has begun from now on, if there is a platform to look at.
-    async fn look(&self) {
-        let incarnation = self.incarnation();
-        let before = incarnation.looks();
-        incarnation.poke();
-        let begun = Instant::now();
-        // Without a platform there is nothing to look at, and a process that died looks at nothing.
-        while incarnation.looks() == before && begun.elapsed() < Duration::from_secs(2) {
-            if self.platform().is_none() && begun.elapsed() > Duration::from_millis(300) {
-                return;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
     }
 }
 

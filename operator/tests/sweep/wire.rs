@@ -144,10 +144,11 @@ impl Wire {
         if call.identity.verb == "watch" {
             return self.watch(parts, &call).await;
         }
-        let path = parts.uri.path().to_owned();
+        // With its query: the same path is listed by several selectors.
+        let question = parts.uri.to_string();
         let (status, bytes) = self.carry_out(parts, bytes, call.clone()).await?;
         self.life.go_on().await;
-        self.line.injector.remember(&call, &path, status, &bytes);
+        self.line.injector.remember(&call, &question, status, &bytes);
         match fault {
             Some(Fault::CrashAfter | Fault::TimeTravel) => {
                 self.life.end().await;
@@ -172,7 +173,7 @@ impl Wire {
         fault: Option<Fault>,
     ) -> Result<Option<Response<Answer>>, BoxError> {
         if call.identity.verb == "list"
-            && let Some(old) = self.line.injector.list_from_before(parts.uri.path())
+            && let Some(old) = self.line.injector.list_from_before(&parts.uri.to_string())
         {
             return Ok(Some(whole(200, old)));
         }
@@ -182,7 +183,7 @@ impl Wire {
             Some(Fault::ErrorBefore(code)) => return Ok(Some(refusal(code))),
             Some(Fault::ResetBefore) => return Err("connection reset".into()),
             Some(Fault::StaleRead) => {
-                let old = self.line.injector.older(parts.uri.path());
+                let old = self.line.injector.older(&parts.uri.to_string());
                 return Ok(old.map(|(status, body)| whole(status, body)));
             }
             _ => {}

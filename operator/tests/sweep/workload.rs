@@ -102,6 +102,22 @@ pub fn all() -> Vec<Workload> {
                 "networkPolicy": {"enabled": false},
             }))],
         ),
+        workload(
+            "parameters that take a restart",
+            made(),
+            vec![Deed::Change(
+                json!({"postgres": {"managed": {"parameters": {"max_connections": "300"}}}}),
+            )],
+        ),
+        workload(
+            "shrink",
+            vec![Deed::Create(small_with(
+                &json!({"redis": {"managed": {"replicas": 3}}}),
+            ))],
+            vec![Deed::Change(
+                json!({"postgres": {"managed": {"instances": 1}}, "redis": {"managed": {"replicas": 1}}}),
+            )],
+        ),
         workload("upgrade", made(), vec![Deed::Change(json!({"version": "0.2.0"}))]),
         workload(
             "failed upgrade and its correction",

@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::hands::Hands;
-use super::{Operands, deleting, name, operands, ready};
+use super::operands::serve;
+use super::{Operands, deleting, name, ready};
 use crate::view::Objects;
 
 /// Part of an image's name that makes it impossible to pull.
@@ -20,12 +21,14 @@ pub const BROKEN: &str = "broken";
 /// A pod that answers.
 pub struct Serving {
     ip: Ipv4Addr,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -53,7 +56,7 @@ pub async fn keep(
         }
         let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         if let std::collections::btree_map::Entry::Vacant(place) = serving.entry(uid) {
-            place.insert(serve(pod, operands.clone()).await);
+            place.insert(start(pod, operands.clone()).await);
         }
         let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
         let ip = serving[uid].ip;
@@ -85,16 +88,16 @@ fn waiting(pod: &Value, image: &str) -> Value {
     })
 }
 
-/// Opens the port at which the operator asks this kind of pod, at an address that nobody else has.
-async fn serve(pod: &Value, operands: Arc<Mutex<Operands>>) -> Serving {
+/// Opens the ports at which the operator asks this kind of pod, at an address that nobody else has.
+async fn start(pod: &Value, operands: Arc<Mutex<Operands>>) -> Serving {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let component = pod["metadata"]["labels"][names::COMPONENT_LABEL]
         .as_str()
         .unwrap_or_default();
-    let port = match component {
-        "postgres" => names::PATRONI_PORT,
-        "redis" => names::SENTINEL_PORT,
-        _ => names::API_OPS_PORT,
+    let ports: &[u16] = match component {
+        "postgres" => &[names::PATRONI_PORT],
+        "redis" => &[names::SENTINEL_PORT, names::REDIS_PORT],
+        _ => &[names::API_OPS_PORT],
     };
     let pod = name(pod).to_owned();
     loop {
@@ -106,14 +109,29 @@ async fn serve(pod: &Value, operands: Arc<Mutex<Operands>>) -> Serving {
         if ip.octets()[3] == 0 || ip.octets()[3] == 255 {
             continue;
         }
-        if let Ok(listener) = TcpListener::bind(SocketAddr::from((ip, port))).await {
-            let task = if port == names::SENTINEL_PORT {
-                tokio::spawn(operands::sentinel(listener, operands))
-            } else {
-                tokio::spawn(operands::http(listener, pod, operands))
+        if let Ok(listeners) = listen(ip, ports).await {
+            let speaks_redis = component == "redis";
+            let tasks = listeners.into_iter().map(|listener| {
+                let (pod, operands) = (pod.clone(), operands.clone());
+                if speaks_redis {
+                    tokio::spawn(serve::redis(listener, pod, operands))
+                } else {
+                    tokio::spawn(serve::http(listener, pod, operands))
+                }
+            });
+            return Serving {
+                ip,
+                tasks: tasks.collect(),
             };
-            return Serving { ip, task };
         }
         tokio::task::yield_now().await;
     }
+}
+
+async fn listen(ip: Ipv4Addr, ports: &[u16]) -> std::io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::with_capacity(ports.len());
+    for port in ports {
+        listeners.push(TcpListener::bind(SocketAddr::from((ip, *port))).await?);
+    }
+    Ok(listeners)
 }

@@ -1,20 +1,13 @@
-//! What answers in the pods: Patroni's REST API, a Sentinel, and the API's deep check.
+//! What runs in the pods: Patroni with PostgreSQL, Redis with Sentinel, and the API's deep check.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod redis;
+pub mod serve;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::names;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
 
 use super::{deleting, name, ready};
 use crate::view::Objects;
@@ -33,6 +26,15 @@ pub enum Mood {
     Closed,
 }
 
+/// Parameters of PostgreSQL that take effect with a restart.
+const RESTART_ONLY: [&str; 5] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_wal_senders",
+    "max_worker_processes",
+    "shared_buffers",
+];
+
 /// The state of PostgreSQL and Redis in one namespace.
 #[derive(Debug)]
 pub struct Operands {
@@ -45,6 +47,10 @@ pub struct Operands {
     timeline: i64,
     /// Patroni's dynamic configuration.
     config: Value,
+    /// Parameters that instances wait for a restart with, by the uid of their pods: name, old and new value.
+    pending: BTreeMap<String, BTreeMap<String, (Value, Value)>>,
+    /// Uids of the pods of members.
+    uids: BTreeMap<String, String>,
     redis_primary: Option<String>,
 }
 
@@ -58,6 +64,8 @@ impl Operands {
             leader: None,
             timeline: 0,
             config: json!({}),
+            pending: BTreeMap::new(),
+            uids: BTreeMap::new(),
             redis_primary: None,
         }
     }
@@ -69,10 +77,16 @@ impl Operands {
             let pods = world.iter().filter(|((plural, _), pod)| {
                 *plural == "pods" && pod["metadata"]["labels"][names::COMPONENT_LABEL] == component
             });
-            let running = pods.filter(|(_, pod)| ready(pod) && !deleting(pod));
-            self.members
-                .insert(component, running.map(|(_, pod)| name(pod).to_owned()).collect());
+            let running: Vec<_> = pods.filter(|(_, pod)| ready(pod) && !deleting(pod)).collect();
+            for (_, pod) in &running {
+                let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+                self.uids.insert(name(pod).to_owned(), uid.to_owned());
+            }
+            let names = running.iter().map(|(_, pod)| name(pod).to_owned());
+            self.members.insert(component, names.collect());
         }
+        let uids: BTreeSet<&String> = self.uids.values().collect();
+        self.pending.retain(|uid, _| uids.contains(uid));
         let elect = |current: &Option<String>, members: &[String]| {
             let stays = current.clone().filter(|leader| members.contains(leader));
             stays.or_else(|| members.first().cloned())
@@ -104,6 +118,7 @@ impl Operands {
         self.redis_primary = None;
         self.timeline = 0;
         self.config = json!({});
+        self.pending.clear();
     }
 
     /// Name of the pod that takes writes.
@@ -127,10 +142,20 @@ impl Operands {
             ("GET", "/primary") => (if self.leader() == Some(pod) { 200 } else { 503 }, json!({})),
             ("GET", "/config") => (200, self.config.clone()),
             ("PATCH", "/config") => {
+                let before = self.config.clone();
                 merge(&mut self.config, body);
+                self.await_restarts(&before);
                 (200, self.config.clone())
             }
+            ("POST", "/restart") if self.instances().iter().any(|member| member == pod) => {
+                self.pending.remove(&self.uids[pod]);
+                (200, json!("restarted successfully"))
+            }
+            ("POST", "/restart") => (503, json!("postgres is not running")),
+            ("POST", "/reinitialize") if self.leader() != Some(pod) => (200, json!("reinitialize started")),
+            ("POST", "/reinitialize") => (503, json!("I am the leader, can not reinitialize")),
             ("POST", "/switchover") => self.switch_over(body),
+            ("DELETE", "/switchover" | "/restart") => (404, json!("no such thing is scheduled")),
             ("GET", "/health/deep") => {
                 let works = |works: bool| {
                     if works {
@@ -148,14 +173,44 @@ impl Operands {
         }
     }
 
+    /// Every instance that runs waits for a restart with what cannot be changed without one. At first there is nothing to differ from.
+    fn await_restarts(&mut self, before: &Value) {
+        for member in self.members["postgres"].clone() {
+            let pending = self.pending.entry(self.uids[&member].clone()).or_default();
+            for parameter in RESTART_ONLY {
+                let path = format!("/postgresql/parameters/{parameter}");
+                let (old, new) = (before.pointer(&path), self.config.pointer(&path));
+                if let (Some(old), Some(new)) = (old, new)
+                    && old != new
+                {
+                    let runs_with = pending
+                        .remove(parameter)
+                        .map_or_else(|| old.clone(), |(old, _)| old);
+                    if runs_with != *new {
+                        pending.insert(parameter.to_owned(), (runs_with, new.clone()));
+                    }
+                }
+            }
+        }
+        self.pending.retain(|_, parameters| !parameters.is_empty());
+    }
+
     fn cluster(&self) -> Value {
         let member = |member: &String| {
             let leads = Some(member) == self.leader.as_ref();
-            json!({
+            let mut said = json!({
                 "name": member, "timeline": self.timeline, "lag": 0,
                 "role": if leads { "leader" } else { "quorum_standby" },
                 "state": if leads { "running" } else { "streaming" },
-            })
+            });
+            if let Some(parameters) = self.pending.get(&self.uids[member]) {
+                let reason = parameters
+                    .iter()
+                    .map(|(name, (old, new))| (name.clone(), json!({"old_value": old, "new_value": new})));
+                said["pending_restart"] = json!(true);
+                said["pending_restart_reason"] = reason.collect::<serde_json::Map<_, _>>().into();
+            }
+            said
         };
         json!({"members": self.instances().iter().map(member).collect::<Vec<_>>()})
     }
@@ -176,40 +231,6 @@ impl Operands {
             None => (412, json!("candidate does not exist")),
         }
     }
-
-    fn sentinel(&self, command: &[String]) -> String {
-        let upper: Vec<String> = command.iter().map(|word| word.to_uppercase()).collect();
-        let words: Vec<&str> = upper.iter().map(String::as_str).collect();
-        let Some(primary) = &self.redis_primary else {
-            return "-ERR No such master with that name\r\n".to_owned();
-        };
-        let set = primary.rsplit_once('-').map_or(primary.as_str(), |(set, _)| set);
-        let host = format!("{primary}.{set}.{}.svc", self.namespace);
-        let replicas = self.members["redis"].len() - 1;
-        match words.as_slice() {
-            ["SENTINEL", "MASTER", _] => {
-                let count = replicas.to_string();
-                array(&[
-                    "name",
-                    names::REDIS_MASTER_NAME,
-                    "ip",
-                    &host,
-                    "port",
-                    "6379",
-                    "flags",
-                    "master",
-                    "num-slaves",
-                    &count,
-                ])
-            }
-            ["SENTINEL", "REPLICAS", _] => {
-                let replica = array(&["flags", "slave", "master-link-status", "ok"]);
-                format!("*{replicas}\r\n{}", replica.repeat(replicas))
-            }
-            ["SENTINEL", "CKQUORUM", _] => "+OK enough Sentinels can be reached\r\n".to_owned(),
-            _ => "+OK\r\n".to_owned(),
-        }
-    }
 }
 
 /// A JSON merge patch.
@@ -226,109 +247,4 @@ fn merge(target: &mut Value, patch: &Value) {
         }
         (target, patch) => *target = patch.clone(),
     }
-}
-
-fn array(words: &[&str]) -> String {
-    use std::fmt::Write as _;
-    words
-        .iter()
-        .fold(format!("*{}\r\n", words.len()), |mut text, word| {
-            let _ = write!(text, "${}\r\n{word}\r\n", word.len());
-            text
-        })
-}
-
-/// Serves Patroni's and the API's HTTP.
-pub async fn http(listener: TcpListener, pod: String, operands: Arc<Mutex<Operands>>) {
-    while let Ok((socket, _)) = listener.accept().await {
-        let (pod, operands) = (pod.clone(), operands.clone());
-        tokio::spawn(async move {
-            let Some(mood) = listen(&operands).await else {
-                return;
-            };
-            let service = service_fn(|request: Request<Incoming>| {
-                let (pod, operands) = (pod.clone(), operands.clone());
-                async move {
-                    let (parts, body) = request.into_parts();
-                    let body = body
-                        .collect()
-                        .await
-                        .map(http_body_util::Collected::to_bytes)
-                        .unwrap_or_default();
-                    let body = serde_json::from_slice(&body).unwrap_or_default();
-                    let (code, answer) =
-                        operands
-                            .lock()
-                            .unwrap()
-                            .answer(&pod, &parts.method, parts.uri.path(), &body);
-                    let text = if mood == Mood::Garbage {
-                        "{\"members\": [7".to_owned()
-                    } else {
-                        answer.to_string()
-                    };
-                    let response = Response::builder()
-                        .status(code)
-                        .body(Full::new(Bytes::from(text)));
-                    Ok::<_, Infallible>(response.unwrap())
-                }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
-        });
-    }
-}
-
-/// Serves a Sentinel's protocol.
-pub async fn sentinel(listener: TcpListener, operands: Arc<Mutex<Operands>>) {
-    while let Ok((socket, _)) = listener.accept().await {
-        let operands = operands.clone();
-        tokio::spawn(async move {
-            let Some(mood) = listen(&operands).await else {
-                return;
-            };
-            let mut socket = BufReader::new(socket);
-            while let Some(command) = command(&mut socket).await {
-                let answer = if mood == Mood::Garbage {
-                    "?\r\n".to_owned()
-                } else {
-                    operands.lock().unwrap().sentinel(&command)
-                };
-                if socket.write_all(answer.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
-
-/// Waits out a silence; nobody listens where connections are closed.
-async fn listen(operands: &Mutex<Operands>) -> Option<Mood> {
-    loop {
-        let mood = operands.lock().unwrap().mood;
-        match mood {
-            Mood::Closed => return None,
-            Mood::Silent => sleep(Duration::from_millis(50)).await,
-            mood => return Some(mood),
-        }
-    }
-}
-
-/// One command: an array of strings with their lengths.
-async fn command(socket: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
-    let count = header(socket, '*').await?;
-    let mut words = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut word = vec![0; header(socket, '$').await? + 2];
-        socket.read_exact(&mut word).await.ok()?;
-        word.truncate(word.len() - 2);
-        words.push(String::from_utf8_lossy(&word).into_owned());
-    }
-    Some(words)
-}
-
-async fn header(socket: &mut BufReader<TcpStream>, mark: char) -> Option<usize> {
-    let mut line = String::new();
-    socket.read_line(&mut line).await.ok()?;
-    line.trim_end().strip_prefix(mark)?.parse().ok()
 }
