@@ -7,6 +7,7 @@ pub mod edge;
 pub mod error;
 pub mod extract;
 pub mod observe;
+pub mod older;
 pub mod openapi;
 pub mod ops;
 pub mod permission;

@@ -1,5 +1,6 @@
 //! Background work: workers that claim jobs and do them.
 
+pub mod schedules;
 pub mod worker;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::metrics::jobs::JobMetrics;
 use crate::outbound::Outbound;
 use crate::routing::{Fleet, Scope, StoreError};
 use crate::store::jobs::Job;
-use crate::webhooks;
+use crate::{syncs, webhooks};
 
 /// Limit of one step in the database.
 const STEP: Duration = Duration::from_secs(10);
@@ -61,6 +62,7 @@ pub fn scope(job: &Job) -> Scope {
 /// Does a job, and settles it in the transaction of its last effect. What it only answers as failed is settled by the worker.
 async fn perform(tools: &Tools, job: &Job) -> Result<(), JobError> {
     match job.kind {
+        TaskKind::Sync => syncs::run::run(tools, job).await,
         TaskKind::Webhook => webhooks::deliver::run(tools, job).await,
     }
 }

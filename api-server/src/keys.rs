@@ -36,6 +36,7 @@ pub struct Keys {
     consistency: [u8; 32],
     invitations: [u8; 32],
     webhooks: [u8; 32],
+    sources: [u8; 32],
 }
 
 impl Keys {
@@ -49,6 +50,7 @@ impl Keys {
             consistency: mac(pepper, b"tanka consistency v1"),
             invitations: mac(pepper, b"tanka invitations v1"),
             webhooks: mac(pepper, b"tanka webhooks v1"),
+            sources: mac(pepper, b"tanka sources v1"),
         })
     }
 
@@ -80,6 +82,11 @@ impl Keys {
         message[..16].copy_from_slice(id.as_bytes());
         message[16..].copy_from_slice(&version.to_be_bytes());
         mac(&self.webhooks, &message)
+    }
+
+    /// Seals tokens of sources.
+    pub const fn sources(&self) -> [u8; 32] {
+        self.sources
     }
 
     /// Signs a position in the write-ahead log.

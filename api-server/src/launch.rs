@@ -175,6 +175,7 @@ fn work(
         lifecycle: lifecycle.clone(),
     };
     lifecycle.background("jobs", jobs::worker::run(tools.clone()));
+    lifecycle.background("schedules", jobs::schedules::run(tools.clone()));
     lifecycle.background("backlog", jobs::worker::measure(tools));
     Ok(())
 }

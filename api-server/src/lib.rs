@@ -30,6 +30,7 @@ pub mod search;
 pub mod server;
 pub mod store;
 pub mod sweep;
+pub mod syncs;
 pub mod tally;
 pub mod telemetry;
 pub mod webhooks;

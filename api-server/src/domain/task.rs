@@ -9,17 +9,20 @@ use utoipa::ToSchema;
 /// What kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
+    /// Copies records from a source.
+    Sync,
     /// Tells an endpoint of an event.
     Webhook,
 }
 
 /// All kinds that this release can do.
-pub const KINDS: [TaskKind; 1] = [TaskKind::Webhook];
+pub const KINDS: [TaskKind; 2] = [TaskKind::Sync, TaskKind::Webhook];
 
 impl TaskKind {
     /// The name that is stored.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Sync => "sync",
             Self::Webhook => "webhook",
         }
     }

@@ -6,11 +6,13 @@ use super::task::Patience;
 use super::{Unacceptable, line};
 
 /// Events that endpoints can be told of.
-pub const EVENT_TYPES: [&str; 5] = [
+pub const EVENT_TYPES: [&str; 7] = [
     "conversation.created",
     "conversation.updated",
     "conversation.deleted",
     "message.created",
+    "sync.failed",
+    "sync.succeeded",
     "tenant.broadcast",
 ];
 /// Endpoints of a tenant.

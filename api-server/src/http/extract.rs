@@ -38,29 +38,56 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let json = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-        if !json {
+        if !is_json(request.headers()) {
             return Err(ApiError::MediaType);
         }
-        let mut digest = Sha256::new_with_prefix(request.method().as_str());
-        digest.update(request.uri().path());
-        let limit = usize::try_from(app.config().http.body_limit.bytes()).unwrap_or(usize::MAX);
-        let patience = app.config().http.body_timeout.get();
-        let bytes = timeout(patience, axum::body::to_bytes(request.into_body(), limit))
-            .await
-            .map_err(|_| ApiError::SlowBody)?
-            .map_err(|_| ApiError::TooLarge)?;
-        digest.update(&bytes);
+        let (bytes, digest) = read(request, app).await?;
         Ok(Self {
             value: parse(&bytes)?,
-            digest: digest.finalize().into(),
+            digest,
         })
     }
+}
+
+/// A body that may be absent, which means its default.
+#[derive(Debug)]
+pub struct MaybeBody<T>(pub Body<T>);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let json = is_json(request.headers());
+        let (bytes, digest) = read(request, app).await?;
+        let value = match (bytes.is_empty(), json) {
+            (true, _) => T::default(),
+            (false, true) => parse(&bytes)?,
+            (false, false) => return Err(ApiError::MediaType),
+        };
+        Ok(Self(Body { value, digest }))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Reads a body within its limits of length and time.
+async fn read(request: Request, app: &App) -> Result<(bytes::Bytes, [u8; 32]), ApiError> {
+    let mut digest = Sha256::new_with_prefix(request.method().as_str());
+    digest.update(request.uri().path());
+    let limit = usize::try_from(app.config().http.body_limit.bytes()).unwrap_or(usize::MAX);
+    let patience = app.config().http.body_timeout.get();
+    let bytes = timeout(patience, axum::body::to_bytes(request.into_body(), limit))
+        .await
+        .map_err(|_| ApiError::SlowBody)?
+        .map_err(|_| ApiError::TooLarge)?;
+    digest.update(&bytes);
+    Ok((bytes, digest.finalize().into()))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

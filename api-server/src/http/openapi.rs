@@ -6,7 +6,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::error::Problem;
-use super::v1;
+use super::{older, v1};
 use crate::app::App;
 
 #[derive(OpenApi)]
@@ -37,6 +37,7 @@ impl Modify for Bearer {
 pub fn parts() -> (Router<App>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Base::openapi())
         .nest("/api/v1", v1::router())
+        .nest("/api", older::router())
         .split_for_parts()
 }
 

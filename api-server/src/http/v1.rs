@@ -9,7 +9,10 @@ pub mod memories;
 pub mod messages;
 pub mod people;
 pub mod plans;
+pub mod resources;
+pub mod schedules;
 pub mod sessions;
+pub mod syncs;
 pub mod tasks;
 pub mod tenant;
 pub mod usage;
@@ -34,7 +37,10 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(memories::router())
         .merge(messages::router())
         .merge(people::router())
+        .merge(resources::router())
+        .merge(schedules::router())
         .merge(sessions::router())
+        .merge(syncs::router())
         .merge(tasks::router())
         .merge(tenant::router())
         .merge(users::router())

@@ -58,7 +58,8 @@ pub async fn measure(tools: Tools) {
     tools.lifecycle.draining.run_until_cancelled(work).await;
 }
 
-fn all_tenants() -> Scope {
+/// No tenant, for one step.
+pub(super) fn all_tenants() -> Scope {
     Scope {
         tenant: None,
         deadline: Instant::now() + STEP,

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -38,7 +38,7 @@ pub enum OutboundError {
     #[error("no answer in time")]
     Late,
     /// Longer than allowed.
-    #[error("the answer is longer than {0} bytes, or broke off")]
+    #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
 }
 
@@ -105,7 +105,13 @@ impl Outbound {
         let body = Limited::new(body, most)
             .collect()
             .await
-            .map_err(|_| OutboundError::TooLong(most))?
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    OutboundError::TooLong(most)
+                } else {
+                    OutboundError::Failed("the answer broke off".to_owned())
+                }
+            })?
             .to_bytes();
         Ok(Reply {
             status: parts.status,

@@ -303,7 +303,7 @@ impl Write for SweepJobs {
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar!(
-            r#"SELECT maintenance_sweep_deliveries($1) + maintenance_sweep_jobs($1) AS "gone!""#,
+            r#"SELECT maintenance_sweep_deliveries($1) + maintenance_sweep_syncs($1) + maintenance_sweep_resources($1) + maintenance_sweep_jobs($1) AS "gone!""#,
             self.0
         )
         .fetch_one(&mut *on.connection)

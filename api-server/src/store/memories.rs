@@ -43,7 +43,7 @@ impl From<Row> for Memory {
 }
 
 /// Lists of memories of a person.
-fn entity(tenant: Option<Uuid>, user_id: Uuid) -> Entity {
+pub(super) fn entity(tenant: Option<Uuid>, user_id: Uuid) -> Entity {
     Entity {
         kind: Kind::Memories,
         tenant,

@@ -91,7 +91,7 @@ pub struct Viewer {
 
 impl Viewer {
     /// Whose tasks alone are seen.
-    const fn only(self) -> Option<Uuid> {
+    pub(super) const fn only(self) -> Option<Uuid> {
         if self.manages { None } else { Some(self.user_id) }
     }
 }

@@ -23,7 +23,7 @@ fn statement(parts: &[&str]) -> String {
     found.remove(0)
 }
 
-/// B16, T30, T31, T32, R23 to R27, F38, F47: the indexes of the requirements, in the form that serves.
+/// B13, B14, B16, C11, F37, T30, T31, T32, R23 to R27, F38, F47: the indexes of the requirements, in the form that serves.
 #[tokio::test]
 async fn every_index_that_was_asked_for_is_there() {
     let _app = TestApp::start().await;
@@ -50,6 +50,20 @@ async fn every_index_that_was_asked_for_is_there() {
             "(tenant_id, status, created_at DESC",
         ),
         ("idx_webhook_delivery_created", "(webhook_id, created_at DESC"),
+        (
+            "idx_sync_source_target",
+            "(tenant_id, source, target, created_at DESC",
+        ),
+        ("idx_sync_status", "(tenant_id, status, created_at DESC"),
+        ("idx_sync_created_at", "(tenant_id, created_at DESC"),
+        (
+            "idx_sync_partial",
+            "(tenant_id, source) WHERE (status = 'pending'",
+        ),
+        (
+            "idx_recent_resources",
+            "(tenant_id, created_at DESC, id DESC) WHERE is_ready",
+        ),
         ("idx_jobs_due", "(due_at) WHERE (due_at IS NOT NULL)"),
         (
             "idx_active_plans",

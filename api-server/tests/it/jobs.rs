@@ -66,7 +66,7 @@ async fn a_job_is_queued_exactly_when_its_cause_is_committed() {
 /// Two servers share the work, and every job is done by one of them.
 #[tokio::test]
 async fn servers_share_jobs_and_do_each_once() {
-    let (one, two) = (working().start().await, working().guest().start().await);
+    let (one, two) = (working().alone().start().await, working().guest().start().await);
     let owner = one.person().await;
     let endpoint = Endpoint::start(Mood::Fine).await;
     webhook(&one, &owner, &endpoint, &["conversation.created"]).await;

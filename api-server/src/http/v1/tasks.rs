@@ -33,7 +33,8 @@ pub struct StatusQuery {
     pub status: Option<String>,
 }
 
-fn viewer(caller: &Caller) -> Viewer {
+/// As what the caller looks at tasks.
+pub fn viewer(caller: &Caller) -> Viewer {
     Viewer {
         user_id: caller.person.user_id,
         manages: caller.person.may(Permission::Manage),

@@ -36,7 +36,8 @@ pub struct WebhookRequest {
     pub url: String,
     /// What it is for: one line of at most 200 characters.
     pub description: Option<String>,
-    /// Of which events it is told: conversation.created, conversation.updated, conversation.deleted, message.created, tenant.broadcast.
+    /// Of which events it is told: conversation.created, conversation.updated, conversation.deleted, message.created,
+    /// sync.failed, sync.succeeded, tenant.broadcast.
     pub event_types: Vec<String>,
 }
 

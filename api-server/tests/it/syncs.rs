@@ -1,0 +1,491 @@
+//! Syncs against servers that behave as GitHub and feeds do: tags, pages, limits, broken pages.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use crate::app::{Person, TestApp, until, until_some};
+use crate::outside::{serve, working};
+use crate::services::connect;
+
+/// A request that the source got.
+#[derive(Debug, Clone)]
+struct Asked {
+    uri: String,
+    etag: Option<String>,
+    token: Option<String>,
+    status: StatusCode,
+}
+
+#[derive(Default)]
+struct World {
+    /// Number, text, time of the last change; in the order of changes.
+    issues: Vec<(u64, String, String)>,
+    asked: Vec<Asked>,
+    /// Answers that are given before the true ones.
+    moods: Vec<Mood>,
+}
+
+enum Mood {
+    /// Its limit of requests is reached for so many seconds.
+    Limited(i64),
+    /// Half of a page.
+    Broken,
+    /// The next page is elsewhere.
+    Lures,
+}
+
+/// A GitHub.
+#[derive(Clone, Default)]
+struct Github {
+    world: Arc<Mutex<World>>,
+    url: String,
+}
+
+impl Github {
+    async fn start() -> Self {
+        let mut github = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        github.url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(github.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        github
+    }
+
+    fn change(&self, number: u64, text: &str, at: &str) {
+        let mut world = self.world.lock().unwrap();
+        world.issues.retain(|(known, ..)| *known != number);
+        world.issues.push((number, text.to_owned(), at.to_owned()));
+        world.issues.sort_by(|one, two| one.2.cmp(&two.2));
+    }
+
+    fn mood(&self, mood: Mood) {
+        self.world.lock().unwrap().moods.push(mood);
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.world.lock().unwrap().asked.clone()
+    }
+
+    fn body(&self, repository: &str) -> Value {
+        json!({"connector": "github", "repository": repository, "base_url": self.url, "token": "ghp_secret", "default": true})
+    }
+}
+
+/// Issues in pages of two, comments never.
+async fn answer(State(github): State<Github>, uri: Uri, headers: HeaderMap) -> Response {
+    let mut world = github.world.lock().unwrap();
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let none = uri.path().ends_with("/comments");
+    let response = if none && text("if-none-match").is_some() {
+        (StatusCode::NOT_MODIFIED, [("etag", "\"none\"")]).into_response()
+    } else if none {
+        ([("etag", "\"none\"")], "[]").into_response()
+    } else if let Some(mood) = world.moods.pop() {
+        sulk(&mood, &uri)
+    } else {
+        page(&world, &github.url, &uri, text("if-none-match").as_deref())
+    };
+    world.asked.push(Asked {
+        uri: uri.to_string(),
+        etag: text("if-none-match"),
+        token: text("authorization"),
+        status: response.status(),
+    });
+    response
+}
+
+fn sulk(mood: &Mood, uri: &Uri) -> Response {
+    match mood {
+        Mood::Limited(seconds) => {
+            let reset = api_server::clock::now().as_second() + seconds;
+            let headers = [
+                ("x-ratelimit-remaining", "0".to_owned()),
+                ("x-ratelimit-reset", reset.to_string()),
+            ];
+            (StatusCode::FORBIDDEN, headers, "{}").into_response()
+        }
+        Mood::Broken => "[{\"id\": 1, \"number\"".into_response(),
+        Mood::Lures => {
+            let link = format!("<http://127.0.0.1:1{}>; rel=\"next\"", uri.path());
+            ([("link", link)], "[]").into_response()
+        }
+    }
+}
+
+fn page(world: &World, url: &str, uri: &Uri, etag: Option<&str>) -> Response {
+    let parameter = |name: &str| {
+        let query = uri.query().unwrap_or_default();
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    };
+    let since = parameter("since").unwrap_or_default();
+    let number: usize = parameter("page").map_or(1, |text| text.parse().unwrap());
+    let all: Vec<Value> = world
+        .issues
+        .iter()
+        .filter(|(.., at)| at.as_str() >= since)
+        .map(|(number, text, at)| {
+            json!({"id": number * 1_000, "number": number, "title": text, "body": null, "state": "open", "updated_at": at})
+        })
+        .collect();
+    let items: Vec<&Value> = all.iter().skip((number - 1) * 2).take(2).collect();
+    let tag = format!(
+        "\"{:x}\"",
+        items.iter().map(|item| item.to_string().len()).sum::<usize>() * 31 + all.len()
+    );
+    if etag == Some(&tag) {
+        return (StatusCode::NOT_MODIFIED, [("etag", tag)]).into_response();
+    }
+    let body = serde_json::to_string(&items).unwrap();
+    if number * 2 < all.len() {
+        let query = format!("since={since}&page={}", number + 1);
+        let link = format!("<{url}{}?{query}>; rel=\"next\"", uri.path());
+        return ([("etag", tag), ("link", link)], body).into_response();
+    }
+    ([("etag", tag)], body).into_response()
+}
+
+/// Starts a sync; answers the address of its task.
+async fn start(app: &TestApp, person: &Person, body: Value) -> String {
+    app.post_as(person, "/api/v1/syncs", body)
+        .await
+        .expect(202)
+        .header("location")
+        .to_owned()
+}
+
+/// Waits for a task to be so far.
+async fn task(app: &TestApp, person: &Person, path: &str, status: &str) -> Value {
+    until_some(&format!("the task is {status}"), async || {
+        let reply = app.get_as(person, path).await;
+        (reply.status == StatusCode::OK)
+            .then(|| reply.json())
+            .filter(|task| task["status"] == status)
+    })
+    .await
+}
+
+/// Texts of a person's memories, in the database itself.
+async fn memories(person: &Person) -> Vec<String> {
+    let statement = format!(
+        "SELECT content FROM memories WHERE user_id = '{}' ORDER BY content",
+        person.user_id
+    );
+    let rows = connect("postgres", 0)
+        .await
+        .fetch_all(sqlx::raw_sql(AssertSqlSafe(statement)))
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// B07, B17, B21, F31: answered at once with a task, done in the background, and the next time only what changed.
+#[tokio::test]
+async fn a_repository_is_copied_and_then_only_what_changes() {
+    let app = working().start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let github = Github::start().await;
+    for number in 1..=5 {
+        github.change(number, "breaks", &format!("2026-01-0{number}T00:00:00Z"));
+    }
+    let path = start(&app, &owner, github.body("Some/Repository")).await;
+    let done = task(&app, &owner, &path, "succeeded").await;
+    assert_eq!(
+        (&done["kind"], &done["result"]["written"]),
+        (&json!("sync"), &json!(5))
+    );
+    assert_eq!(memories(&owner).await.len(), 5);
+    let asked = github.asked();
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.token.as_deref() == Some("Bearer ghp_secret"))
+    );
+    assert!(
+        asked[0]
+            .uri
+            .starts_with("/repos/some/repository/issues?state=all"),
+        "{asked:?}"
+    );
+    assert_eq!(asked.len(), 4, "three pages of issues, one of comments");
+
+    // The default sync, as older clients start it: an empty body. Nothing is new, and then nothing has even changed.
+    for written in [0, 0] {
+        let path = app
+            .as_with(&owner, Method::POST, "/api/sync", &[], None)
+            .await
+            .expect(202)
+            .header("location")
+            .to_owned();
+        let done = task(&app, &owner, &path, "succeeded").await;
+        assert_eq!(done["result"]["written"], written);
+    }
+    let asked = github.asked();
+    assert!(asked[4].uri.contains("since=2026-01-05T00:00:00Z"), "{asked:?}");
+    let last: Vec<&Asked> = asked.iter().rev().take(2).collect();
+    assert!(
+        last.iter()
+            .all(|asked| asked.status == StatusCode::NOT_MODIFIED && asked.etag.is_some()),
+        "{last:?}"
+    );
+
+    github.change(2, "is mended", "2026-02-01T00:00:00Z");
+    let path = start(&app, &owner, json!({})).await;
+    assert_eq!(
+        task(&app, &owner, &path, "succeeded").await["result"]["written"],
+        1
+    );
+    let texts = memories(&owner).await;
+    assert_eq!((texts.len(), texts[1].as_str()), (5, "#2 is mended (open)"));
+
+    // B20: counted pages, as older clients ask for them; and cursors.
+    let runs = app
+        .get_as(&owner, "/api/syncs?page=2&per_page=3")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (
+            &runs["total"],
+            &runs["pages"],
+            &runs["current_page"],
+            runs["items"].as_array().unwrap().len()
+        ),
+        (&json!(4), &json!(2), &json!(2), 1)
+    );
+    let runs = app
+        .get_as(&owner, "/api/v1/syncs?limit=3")
+        .await
+        .expect(200)
+        .json();
+    let next = format!("/api/v1/syncs?cursor={}", runs["next_cursor"].as_str().unwrap());
+    let rest = app.get_as(&owner, &next).await.expect(200).json();
+    assert_eq!(
+        (
+            runs["items"].as_array().unwrap().len(),
+            rest["items"].as_array().unwrap().len()
+        ),
+        (3, 1)
+    );
+    assert_eq!(runs["items"][0]["status"], "succeeded");
+    assert!(!runs.to_string().contains("ghp_secret"));
+
+    // API1: nothing of it is another tenant's.
+    app.get_as(&stranger, &path).await.expect(404);
+    let none = app.get_as(&stranger, "/api/v1/syncs").await.expect(200).json();
+    assert_eq!((&none["total"], &none["items"]), (&json!(0), &json!([])));
+    app.post_as(&stranger, "/api/v1/syncs", json!({}))
+        .await
+        .expect(409);
+}
+
+/// B07: a reached limit makes the task wait until it ends; a broken page is asked for again; what was written before is not written again.
+#[tokio::test]
+async fn limits_are_waited_for_and_broken_pages_asked_for_again() {
+    let app = working().start().await;
+    let owner = app.person().await;
+    let github = Github::start().await;
+    github.change(1, "one", "2026-01-01T00:00:00Z");
+    github.mood(Mood::Broken);
+    github.mood(Mood::Limited(3));
+    let path = start(&app, &owner, github.body("a/b")).await;
+    let waiting = until_some("it waits for the limit", async || {
+        let task = app.get_as(&owner, &path).await.expect(200).json();
+        (task["attempts"] == 1 && task["status"] == "queued").then_some(task)
+    })
+    .await;
+    assert!(waiting["error"].as_str().unwrap().contains("limit"), "{waiting}");
+    let done = task(&app, &owner, &path, "succeeded").await;
+    assert_eq!(done["attempts"], 3);
+    assert_eq!(memories(&owner).await, ["#1 one (open)"]);
+}
+
+/// API10: a source that sends the reader elsewhere gets neither the request nor the token.
+#[tokio::test]
+async fn a_page_at_another_address_is_not_followed() {
+    let app = working().start().await;
+    let owner = app.person().await;
+    let github = Github::start().await;
+    github.mood(Mood::Lures);
+    let path = start(&app, &owner, github.body("a/b")).await;
+    let waiting = until_some("the attempt has failed", async || {
+        let task = app.get_as(&owner, &path).await.expect(200).json();
+        task["error"].is_string().then_some(task)
+    })
+    .await;
+    assert!(
+        waiting["error"].as_str().unwrap().contains("another address"),
+        "{waiting}"
+    );
+}
+
+/// A sync that is asked for while it waits or runs is the same task.
+#[tokio::test]
+async fn a_sync_is_not_started_twice() {
+    // No worker of this server takes it.
+    let app = TestApp::builder()
+        .config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
+        .alone()
+        .start()
+        .await;
+    let owner = app.person().await;
+    let body = json!({"connector": "http", "url": "http://127.0.0.1:1/feed.json", "default": true});
+    let one = start(&app, &owner, body.clone()).await;
+    assert_eq!(start(&app, &owner, body).await, one);
+    assert_eq!(start(&app, &owner, json!({})).await, one);
+    app.post_as(&owner, &format!("{one}/cancel"), json!({}))
+        .await
+        .expect(202);
+    assert_ne!(start(&app, &owner, json!({})).await, one);
+    // A replica may not know of the last one yet.
+    until("both are in the list", async || {
+        let list = app.get_as(&owner, "/api/v1/syncs").await.expect(200).json();
+        let runs = list["items"].as_array().unwrap();
+        let statuses: Vec<&Value> = runs.iter().map(|run| &run["status"]).collect();
+        statuses == ["pending", "cancelled"]
+    })
+    .await;
+}
+
+async fn feed(State(url): State<Arc<Mutex<String>>>, uri: Uri) -> Response {
+    let base = url.lock().unwrap().clone();
+    if uri.path() == "/2" {
+        return json!({"items": [{"id": "3", "content_text": "three"}]})
+            .to_string()
+            .into_response();
+    }
+    let items = json!([{"id": "1", "title": "One"}, {"id": "2", "content_text": "two"}, {"no": "id"}]);
+    json!({"items": items, "next_url": format!("{base}/2")})
+        .to_string()
+        .into_response()
+}
+
+/// B22: a schedule starts a sync by itself; records of a feed become messages of a workroom, each once.
+#[tokio::test]
+async fn a_schedule_copies_a_feed_into_a_workroom() {
+    let app = working().start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let base = Arc::new(Mutex::new(String::new()));
+    let address = serve(Router::new().fallback(feed).with_state(base.clone())).await;
+    *base.lock().unwrap() = format!("http://{address}");
+    let room = crate::workrooms::workroom(&app, &owner, "news").await;
+    let room = room.rsplit('/').next().unwrap().to_owned();
+    let sync = json!({"connector": "http", "url": format!("http://{address}/1"), "target": "workroom", "workroom_id": room});
+    app.post_as(&stranger, "/api/v1/syncs", sync.clone())
+        .await
+        .expect(404);
+    let made = app
+        .post_as(
+            &owner,
+            "/api/v1/schedules",
+            json!({"cron": "*/5 * * * *", "timezone": "Europe/Zurich", "sync": sync}),
+        )
+        .await
+        .expect(201)
+        .json();
+    let id = made["id"].as_str().unwrap();
+    for _ in 0..2 {
+        // Five minutes pass.
+        let due = format!("UPDATE schedules SET next_at = now(), last_task = NULL WHERE id = '{id}'");
+        connect("postgres", 0)
+            .await
+            .execute(sqlx::raw_sql(AssertSqlSafe(due)))
+            .await
+            .unwrap();
+        let found = until_some("the schedule has started its sync", async || {
+            let list = app.get_as(&owner, "/api/v1/schedules").await.expect(200).json();
+            list["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|schedule| schedule["last_task"].is_string())
+                .cloned()
+        })
+        .await;
+        let next: jiff::Timestamp = found["next_at"].as_str().unwrap().parse().unwrap();
+        assert!(next > api_server::clock::now() - jiff::SignedDuration::from_secs(5));
+        let path = format!("/api/v1/tasks/{}", found["last_task"].as_str().unwrap());
+        task(&app, &owner, &path, "succeeded").await;
+    }
+    let path = format!("/api/v1/workrooms/{room}/messages");
+    until("everything is everywhere", async || {
+        app.get_as(&owner, &path).await.expect(200).json()["items"]
+            .as_array()
+            .unwrap()
+            .len()
+            == 3
+    })
+    .await;
+    let schedule = format!("/api/v1/schedules/{id}");
+    app.as_with(&stranger, Method::DELETE, &schedule, &[], None)
+        .await
+        .expect(404);
+    app.as_with(&owner, Method::DELETE, &schedule, &[], None)
+        .await
+        .expect(204);
+}
+
+/// Every mistake is named with its field.
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_its_field() {
+    let app = TestApp::start().await;
+    let owner = app.person().await;
+    for (body, field) in [
+        (json!({"connector": "ftp"}), "connector"),
+        (json!({"repository": "a/b"}), "connector"),
+        (json!({"connector": "github", "repository": "a"}), "repository"),
+        (
+            json!({"connector": "github", "repository": "a/b", "base_url": "http://10.0.0.1"}),
+            "base_url",
+        ),
+        (
+            json!({"connector": "github", "repository": "a/b", "token": "with space"}),
+            "token",
+        ),
+        (json!({"connector": "http", "url": "http://127.0.0.1/"}), "url"),
+        (
+            json!({"connector": "http", "url": "https://example.com/", "target": "moon"}),
+            "target",
+        ),
+        (
+            json!({"connector": "http", "url": "https://example.com/", "target": "workroom"}),
+            "workroom_id",
+        ),
+        (json!({"conector": "http"}), "conector"),
+    ] {
+        let problem = app
+            .post_as(&owner, "/api/v1/syncs", body.clone())
+            .await
+            .expect(422)
+            .json();
+        assert_eq!(problem["errors"][0]["field"], field, "{body}: {problem}");
+    }
+    for (body, field) in [
+        (json!({"cron": "often"}), "cron"),
+        (json!({"cron": "* * * * *", "timezone": "Mars"}), "timezone"),
+    ] {
+        let problem = app
+            .post_as(&owner, "/api/v1/schedules", body.clone())
+            .await
+            .expect(422)
+            .json();
+        assert_eq!(problem["errors"][0]["field"], field, "{body}: {problem}");
+    }
+    for path in [
+        "/api/v1/syncs?page=0",
+        "/api/v1/syncs?per_page=x",
+        "/api/v1/syncs?page=100000",
+        "/api/v1/syncs?limit=0",
+    ] {
+        app.get_as(&owner, path).await.expect(422);
+    }
+}
