@@ -6,7 +6,7 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench
+.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-operator
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,3 +53,6 @@ kubeconfig: ## print the path of the demo's kubeconfig
 
 bench: deps ## measure boot, readiness and failover, several times
 	@$(CARGO) e2e bench
+
+bench-operator: deps ## measure what a hundred platforms at rest cost
+	@$(CARGO) e2e bench-operator

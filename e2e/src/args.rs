@@ -48,6 +48,8 @@ pub enum Command {
     Lint,
     /// Measure boot, readiness and failover.
     Bench,
+    /// Measure what a hundred platforms at rest cost.
+    BenchOperator,
     /// What takes too long for every change.
     Campaign,
     /// Files that are made from code and committed.

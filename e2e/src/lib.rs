@@ -13,6 +13,7 @@ use crate::{
 pub mod alerts;
 pub mod args;
 pub mod bench;
+pub mod bench_operator;
 pub mod client;
 pub mod cluster;
 pub mod demo;
@@ -56,6 +57,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sweep => done(sweep::run(&paths).await),
         Command::Slice => done(suite::slice(&paths).await),
         Command::Bench => done(bench::run(&paths).await),
+        Command::BenchOperator => done(bench_operator::run(&paths).await),
         Command::Scenarios(command) => scenarios::args::run(&paths, command).await,
         Command::Campaign => done(suite::campaign(&paths).await),
         Command::Generate { check } => done(generate::run(&paths, check).await),

@@ -94,8 +94,8 @@ async fn write(client: Client, conversation: String, prefix: String, stop: Cance
             break;
         }
         let body = json!({"content": format!("{prefix} {number}")});
-        // One key a message: a request that is sent again after an unclear answer is stored once.
-        let key = format!("{prefix}-{number}");
+        // One key a message: a request that is sent again after an unclear answer is stored once. Keys belong to the person, not to the conversation.
+        let key = format!("{prefix}-{conversation}-{number}");
         let answer = client
             .post(&path, &body, &[("idempotency-key", &key)])
             .await
