@@ -6,7 +6,7 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-operator
+.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-operator bench-realtime
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ images: deps ## build the container images
 
 kubeconfig: ## print the path of the demo's kubeconfig
 	@$(CARGO) e2e kubeconfig
+
+bench-realtime: deps ## measure fan-out over two servers and the memory of an idle connection
+	@$(CARGO) e2e bench-realtime
 
 bench: deps ## measure boot, readiness and failover, several times
 	@$(CARGO) e2e bench

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    images::args::ImagesCommand, scenarios::args::ScenariosCommand, services::args::ServicesCommand,
+    bench_realtime::BenchRealtimeCommand, images::args::ImagesCommand, scenarios::args::ScenariosCommand,
+    services::args::ServicesCommand,
 };
 
 /// Builds images, starts services, runs the platform on a real cluster.
@@ -50,6 +51,8 @@ pub enum Command {
     Bench,
     /// Measure what a hundred platforms at rest cost.
     BenchOperator,
+    /// Measure real-time connections: fan-out over two servers, memory of an idle connection.
+    BenchRealtime(BenchRealtimeCommand),
     /// What takes too long for every change.
     Campaign,
     /// Files that are made from code and committed.

@@ -1,7 +1,7 @@
 //! `make dev`: the API alone, on a real PostgreSQL with replicas and Redis with Sentinels on loopback, for people who work on it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -34,17 +34,9 @@ pub async fn run(paths: &Paths) -> Result<()> {
 }
 
 async fn serve(folder: &Folder, program: &PathBuf) -> Result<()> {
-    let primary = folder.variable("TANKA_TEST_PG_PRIMARY")?;
-    let (host, port) = primary.split_once(':').context("the primary has no port")?;
-    let password = folder.write("owner-password", folder.variable("TANKA_TEST_PG_OWNER_PASSWORD")?)?;
-    Call::new(program, MIGRATE_DEADLINE)
-        .args(["migrate", "--host", host, "--port", port, "--password-file"])
-        .arg(&password)
-        .run()
-        .await?;
-    let config = folder.config()?;
-    // Any will do where all data ends with the process.
-    let pepper = folder.write("pepper", "a pepper for development, which is not a secret at all")?;
+    folder.migrate(program).await?;
+    let config = folder.config(&json!({}))?;
+    let pepper = folder.pepper()?;
     eprintln!(
         "the API is at http://127.0.0.1:8000, its metrics and checks at http://127.0.0.1:9000; Ctrl-C ends it"
     );
@@ -80,14 +72,15 @@ async fn serve(folder: &Folder, program: &PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Files of a development server.
-struct Folder {
+/// Files of a server on services of loopback.
+pub struct Folder {
     path: PathBuf,
     variables: BTreeMap<&'static str, String>,
 }
 
 impl Folder {
-    fn new(paths: &Paths, variables: Vec<(&'static str, String)>) -> Result<Self> {
+    /// A folder for what the services say of themselves.
+    pub fn new(paths: &Paths, variables: Vec<(&'static str, String)>) -> Result<Self> {
         let path = paths.state.join("dev");
         std::fs::create_dir_all(&path).with_context(|| format!("failed to create {}", path.display()))?;
         Ok(Self {
@@ -109,8 +102,25 @@ impl Folder {
         Ok(path)
     }
 
-    /// `tanka.yaml` with the addresses of the services; JSON is YAML.
-    fn config(&self) -> Result<PathBuf> {
+    /// Makes the tables.
+    pub async fn migrate(&self, program: &Path) -> Result<()> {
+        let primary = self.variable("TANKA_TEST_PG_PRIMARY")?;
+        let (host, port) = primary.split_once(':').context("the primary has no port")?;
+        let password = self.write("owner-password", self.variable("TANKA_TEST_PG_OWNER_PASSWORD")?)?;
+        Call::new(program, MIGRATE_DEADLINE)
+            .args(["migrate", "--host", host, "--port", port, "--password-file"])
+            .arg(&password)
+            .run()
+            .await
+    }
+
+    /// The file of a pepper. Any will do where all data ends with the process.
+    pub fn pepper(&self) -> Result<PathBuf> {
+        self.write("pepper", "a pepper for development, which is not a secret at all")
+    }
+
+    /// `tanka.yaml` with the addresses of the services and other sections; JSON is YAML.
+    pub fn config(&self, sections: &Value) -> Result<PathBuf> {
         let replicas = self.variable("TANKA_TEST_PG_REPLICAS")?.split(',');
         let instances: Vec<Value> = std::iter::once(self.variable("TANKA_TEST_PG_PRIMARY")?)
             .chain(replicas)
@@ -121,7 +131,7 @@ impl Folder {
             })
             .collect();
         let sentinels: Vec<_> = self.variable("TANKA_TEST_REDIS_SENTINELS")?.split(',').collect();
-        let config = json!({
+        let mut config = json!({
             "database": {
                 "instances": instances,
                 "passwordFile": self.write("app-password", self.variable("TANKA_TEST_PG_APP_PASSWORD")?)?,
@@ -131,6 +141,9 @@ impl Folder {
                 "passwordFile": self.write("redis-password", self.variable("TANKA_TEST_REDIS_PASSWORD")?)?,
             },
         });
+        for (name, section) in sections.as_object().into_iter().flatten() {
+            config[name] = section.clone();
+        }
         self.write("tanka.yaml", &format!("{config:#}\n"))
     }
 }

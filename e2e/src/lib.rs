@@ -14,6 +14,7 @@ pub mod alerts;
 pub mod args;
 pub mod bench;
 pub mod bench_operator;
+pub mod bench_realtime;
 pub mod client;
 pub mod cluster;
 pub mod demo;
@@ -58,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Slice => done(suite::slice(&paths).await),
         Command::Bench => done(bench::run(&paths).await),
         Command::BenchOperator => done(bench_operator::run(&paths).await),
+        Command::BenchRealtime(command) => done(bench_realtime::run(&paths, &command).await),
         Command::Scenarios(command) => scenarios::args::run(&paths, command).await,
         Command::Campaign => done(suite::campaign(&paths).await),
         Command::Generate { check } => done(generate::run(&paths, check).await),
