@@ -72,3 +72,27 @@ fn policy(platform: &Platform, component: Component, ingress: &Value) -> Object 
     });
     Object::new(Kind::NetworkPolicy, name, manifest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the operator's own policy lets out is what it asks pods at.
+    #[test]
+    fn the_operator_may_reach_every_port_that_it_asks_at() {
+        for policy in [
+            include_str!("../../../../config/operator/deployment.yaml"),
+            include_str!("../../../../charts/tanka-operator/templates/networkpolicy.yaml"),
+        ] {
+            for port in [
+                names::PATRONI_PORT,
+                names::REDIS_PORT,
+                names::SENTINEL_PORT,
+                names::API_OPS_PORT,
+            ] {
+                let rule = format!("{{protocol: TCP, port: {port}}}");
+                assert!(policy.contains(&rule), "{rule} is not allowed");
+            }
+        }
+    }
+}
