@@ -50,7 +50,7 @@ impl Operation {
         )?;
         let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
         let cache = Cache::new(live, database.clone(), redis.clone(), metrics.cache.clone());
-        database.set_cache(std::sync::Arc::new(cache.clone()));
+        database.set_cache(cache.sink());
         let context = Self {
             database,
             redis,

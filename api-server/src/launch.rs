@@ -114,7 +114,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
     let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
     let (hub, registry) = realtime(&database, &redis, &metrics, &lifecycle);
     let (tokens, changed) = Tokens::new(metrics.access.clone());
-    tokens.set_listeners(Arc::new(hub.clone()));
+    tokens.set_listeners(hub.sink());
     database.set_access_sink(Arc::new(tokens.clone()));
     let look = watch::look(tokens.clone(), database.clone(), stop.clone());
     lifecycle.background("access look", look);
@@ -130,7 +130,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         redis.clone(),
         metrics.cache.clone(),
     );
-    database.set_cache(Arc::new(cache.clone()));
+    database.set_cache(cache.sink());
     lifecycle.background("cache look", news::watch(cache.clone(), stop.clone()));
     let listen = news::listen(cache.clone(), redis.clone(), stop.clone());
     lifecycle.background("cache listen", listen);
@@ -193,7 +193,7 @@ fn realtime(
     let registry = Registry::new(process_name(), hub.clone(), redis.clone(), roll);
     let keep = registry.clone().keep(notes, stop.clone());
     lifecycle.background("registry", keep);
-    database.set_sink(Arc::new(hub.clone()));
+    database.set_sink(hub.sink());
     lifecycle.background("hub", hub.clone().watch(stop.clone()));
     let publish = subscription::publish(hub.clone(), redis.clone(), outgoing, stop.clone());
     lifecycle.background("publish", publish);

@@ -248,6 +248,7 @@ pub struct RealtimeMetrics {
 }
 
 impl RealtimeMetrics {
+    #[expect(clippy::too_many_lines, reason = "a list")]
     fn register(registry: &mut Registry) -> Self {
         let m = Self {
             sockets: Gauge::default(),

@@ -1,6 +1,6 @@
 //! The way of a lookup through both tiers to the database, and of an invalidation back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -378,7 +378,25 @@ impl Cache {
     }
 }
 
-impl InvalidationSink for Cache {
+/// What the database tells of its writes. It does not keep the cache alive, which holds the database.
+#[derive(Debug)]
+pub struct CacheSink(Weak<Inner>);
+
+impl InvalidationSink for CacheSink {
+    fn invalidated(&self, position: Position, changed: Vec<(i64, Target)>) -> BoxFuture<'static, ()> {
+        match self.0.upgrade() {
+            Some(cache) => Cache(cache).invalidated(position, changed),
+            None => futures::future::ready(()).boxed(),
+        }
+    }
+}
+
+impl Cache {
+    /// What the database tells of its writes.
+    pub fn sink(&self) -> Arc<CacheSink> {
+        Arc::new(CacheSink(Arc::downgrade(&self.0)))
+    }
+
     /// Runs before the writer gets its answer, so that whoever hears of the write does not find what it replaced.
     fn invalidated(&self, position: Position, changed: Vec<(i64, Target)>) -> BoxFuture<'static, ()> {
         for (_, target) in &changed {

@@ -102,6 +102,10 @@ impl Outbound {
             .await
             .map_err(|error| failed(&error))?;
         let (parts, body) = response.into_parts();
+        // An answer that announces too much is not waited for.
+        if usize::try_from(hyper::body::Body::size_hint(&body).lower()).is_ok_and(|least| least > most) {
+            return Err(OutboundError::TooLong(most));
+        }
         let body = Limited::new(body, most)
             .collect()
             .await

@@ -4,7 +4,7 @@ mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -341,7 +341,36 @@ impl Hub {
     }
 }
 
-impl EventSink for Hub {
+/// What the database tells of its writes. It does not keep the hub alive, which holds the database.
+#[derive(Debug)]
+pub struct HubSink(Weak<Inner>);
+
+impl EventSink for HubSink {
+    fn publish(&self, events: Vec<Event>) {
+        if let Some(hub) = self.0.upgrade() {
+            Hub(hub).publish(events);
+        }
+    }
+}
+
+impl Listeners for HubSink {
+    fn anybody(&self) -> bool {
+        self.0.upgrade().is_some_and(|hub| Hub(hub).anybody())
+    }
+
+    fn rights_changed(&self, people: &[Uuid]) {
+        if let Some(hub) = self.0.upgrade() {
+            Hub(hub).rights_changed(people);
+        }
+    }
+}
+
+impl Hub {
+    /// What the database tells of its writes.
+    pub fn sink(&self) -> Arc<HubSink> {
+        Arc::new(HubSink(Arc::downgrade(&self.0)))
+    }
+
     fn publish(&self, events: Vec<Event>) {
         for event in events {
             let Some(ready) = ready(&event) else {
@@ -360,7 +389,7 @@ impl EventSink for Hub {
     }
 }
 
-impl Listeners for Hub {
+impl Hub {
     fn anybody(&self) -> bool {
         !self.rooms().is_empty()
     }

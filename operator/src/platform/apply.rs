@@ -253,10 +253,21 @@ impl Applier {
                 }
             }
         }
+        self.send_unless_refused(platform, world, object, &manifest, live.as_ref())
+            .await
+    }
+
+    /// Sends it, unless the same was refused a moment ago.
+    async fn send_unless_refused(
+        &self,
+        platform: &Platform,
+        world: &World,
+        object: &Object,
+        manifest: &Value,
+        live: Option<&Value>,
+    ) -> Result<Result<Option<Value>, (Key, Rejection)>, Error> {
         let place = place(platform, object);
-        let version = live
-            .as_ref()
-            .and_then(|live| live["metadata"]["resourceVersion"].as_str());
+        let version = live.and_then(|live| live["metadata"]["resourceVersion"].as_str());
         if let Some(words) = self
             .refusals
             .standing(&place, &object.manifest, version, world.now)
@@ -268,9 +279,7 @@ impl Applier {
         } else {
             Cause::Missing
         };
-        let outcome = self
-            .send(platform, object, &manifest, cause, live.as_ref())
-            .await?;
+        let outcome = self.send(platform, object, manifest, cause, live).await?;
         if let Err((_, Rejection::Refused(words))) = &outcome {
             self.refusals
                 .note(place, &object.manifest, version, words, world.now);

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::build::{migration_job, secrets};
 use super::object::{Key, Kind};
-use super::observe::patroni::Cluster;
 use super::observe::secrets::missing;
 use super::observe::{Rejection, World};
 use super::plan;
@@ -178,19 +177,19 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
     {
         return (Finding::bad(*reason, message.clone()), writable);
     }
-    let Some(cluster) = &world.patroni else {
+    if world.patroni.is_none() {
         return (
             Finding::bad(Reason::Progressing, format!("no instance of {name} answers yet")),
             false,
         );
-    };
+    }
     let Some(primary) = primary else {
         return (
             Finding::bad(Reason::NoPrimary, format!("no instance of {name} takes writes")),
             false,
         );
     };
-    let streaming = cluster.streaming().count();
+    let streaming = world.streaming().count();
     let wanted = usize::try_from(managed.instances - 1).unwrap_or(0);
     let (rolling, upkeep) = match upkeep {
         Some((Reason::RollingOut, _)) => (upkeep, None),
@@ -200,7 +199,7 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
         return (Finding::bad(reason, message), true);
     }
     if streaming < wanted {
-        let message = absence(managed.instances, &name, cluster, &primary.name);
+        let message = absence(managed.instances, &name, world, &primary.name);
         return (Finding::bad(Reason::ReplicaNotStreaming, message), true);
     }
     if let Some((reason, message)) = rolling {
@@ -216,16 +215,16 @@ fn database(platform: &Platform, world: &World) -> (Finding, bool) {
 }
 
 /// Which replicas do not stream, for people.
-fn absence(instances: i32, set: &str, cluster: &Cluster, primary: &str) -> String {
+fn absence(instances: i32, set: &str, world: &World, primary: &str) -> String {
     let follows =
-        |replica: &String| *replica == primary || cluster.streaming().any(|member| member.name == *replica);
+        |replica: &String| *replica == primary || world.streaming().any(|member| member.name == *replica);
     let absent: Vec<_> = (0..instances)
         .map(|i| format!("{set}-{i}"))
         .filter(|replica| !follows(replica))
         .collect();
     format!(
         "{} of {} replicas stream from {primary}; missing: {}",
-        cluster.streaming().count(),
+        world.streaming().count(),
         instances - 1,
         absent.join(", ")
     )

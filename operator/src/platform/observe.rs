@@ -102,6 +102,16 @@ impl World {
             .then_some(primary)
     }
 
+    /// Replicas that stream and whose pods are there: Patroni remembers one that is gone until its lease has ended.
+    pub fn streaming(&self) -> impl Iterator<Item = &Member> {
+        let cluster = self.patroni.as_ref();
+        let members = cluster.into_iter().flat_map(Cluster::streaming);
+        members.filter(|member| {
+            self.pods_of(Component::Postgres)
+                .any(|pod| pod.name == member.name)
+        })
+    }
+
     /// The volume that a pod of a StatefulSet waits for, and where that should come from: the scheduler says neither.
     fn unbound_volume(&self, pod: &str) -> Option<String> {
         let (key, claim) = self.objects.iter().find(|(key, claim)| {

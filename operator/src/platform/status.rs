@@ -283,10 +283,9 @@ fn postgres(
         return None;
     };
     let before = before.postgres.clone().unwrap_or_default();
-    let cluster = world.patroni.clone().unwrap_or_default();
     let primary = world.primary();
-    let ready = i32::try_from(cluster.streaming().count() + usize::from(primary.is_some())).unwrap_or(0);
-    let lag = cluster.streaming().filter_map(|member| member.lag).max();
+    let ready = i32::try_from(world.streaming().count() + usize::from(primary.is_some())).unwrap_or(0);
+    let lag = world.streaming().filter_map(|member| member.lag).max();
     Some(PostgresStatus {
         primary: primary.map(|member| member.name.clone()),
         instances: managed.instances,

@@ -20,6 +20,7 @@ const ELSEWHERE: [(&str, &str); 2] = [
 ];
 
 /// A field, and another value for it.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn changes() -> Vec<(&'static str, Value)> {
     let secret = json!({"name": "other", "key": "url"});
     let constraint = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]);
