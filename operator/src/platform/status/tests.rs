@@ -65,7 +65,9 @@ fn healthy(platform: &Platform) -> World {
             writable: true,
             ..Cluster::default()
         }),
-        pods: vec![running_pod(Component::Postgres, "acme-postgres-0")],
+        pods: (0..3)
+            .map(|ordinal| running_pod(Component::Postgres, &format!("acme-postgres-{ordinal}")))
+            .collect(),
         sentinel: Some(Sentinel {
             primary: "acme-redis-0".to_owned(),
             quorum_problem: None,
@@ -273,4 +275,21 @@ fn a_contradiction_stalls_and_keeps_what_was_known() {
         halted(Reason::InvalidSpec, "set exactly one", 2, &after, at(99)),
         after
     );
+}
+
+/// Patroni remembers a member whose pod is gone until its lease has ended.
+#[test]
+fn a_member_without_a_pod_does_not_count() {
+    let platform = platform(json!({}));
+    let mut world = healthy(&platform);
+    world.pods.retain(|pod| pod.name != "acme-postgres-2");
+    let status = look(&platform, &world, &TankaPlatformStatus::default(), 0);
+    let database = find(&status, "DatabaseReady").unwrap();
+    assert_eq!(database.reason, "ReplicaNotStreaming");
+    assert!(
+        database.message.ends_with("missing: acme-postgres-2"),
+        "{}",
+        database.message
+    );
+    assert_eq!(status.postgres.unwrap().ready, "2/3");
 }
