@@ -177,9 +177,10 @@ impl World {
 
     /// Supplies the external services of [`external`] and lets the migration succeed, as the Job's controller would tell it.
     pub async fn migrate(&self, platform: &str) {
+        // That of the database last: the migration waits for it, and is made anew when another Secret changes.
         for (name, url) in [
-            ("db", "postgres://db.example.com/tanka"),
             ("cache", "redis://cache.example.com"),
+            ("db", "postgres://db.example.com/tanka"),
         ] {
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": url}});
             let secret = serde_json::from_value(secret).unwrap();
