@@ -10,6 +10,7 @@ use super::edge;
 use super::ground::{Ground, until, until_since};
 use super::specs;
 use super::subject::{Subject, name};
+use super::visitor::Visitor;
 
 /// Scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -18,6 +19,12 @@ pub const SCENARIOS: &[Scenario] = &[
         shows: "an object of any kind that is deleted is back within 5 s",
         quick: true,
         play: |ground| Box::pin(deleted(ground)),
+    },
+    Scenario {
+        name: "drift-account",
+        shows: "PostgreSQL's ServiceAccount is deleted under load: its pods get tokens that count again, nothing acknowledged is lost",
+        quick: false,
+        play: |ground| Box::pin(account(ground)),
     },
     Scenario {
         name: "drift-changed",
@@ -37,6 +44,8 @@ pub const SCENARIOS: &[Scenario] = &[
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 /// How soon a changed field is.
 const MENDED_WITHIN: Duration = Duration::from_secs(10);
+/// Longest pause of writes where no Patroni can hold its lock: its time to live, and a restart of each pod.
+const LOCKED_OUT: Duration = Duration::from_mins(2);
 /// Field manager of the operator.
 const OPERATOR: &str = "tanka-operator";
 /// How long the operator is given to take away what it should not: several of its regular looks.
@@ -199,6 +208,30 @@ async fn deleted(ground: &Ground<'_>) -> Result<()> {
         slowest.as_secs_f64()
     ));
     Ok(())
+}
+
+/// The account that comes back is another one to the API server: the pods' tokens are void, Patroni can no longer write its state, and
+/// the platform is whole again only once all pods are new.
+async fn account(ground: &Ground<'_>) -> Result<()> {
+    let acme = ground.ready_platform(&specs::full()).await?;
+    let visitor = Visitor::enter(&acme).await?;
+    let uids =
+        |pods: Vec<Value>| -> Vec<_> { pods.iter().map(|pod| pod["metadata"]["uid"].clone()).collect() };
+    let before = uids(acme.pods("postgres").await?);
+    let replaced = async {
+        let account = ground.object("v1", "serviceaccounts", "acme-postgres");
+        ground.kubernetes.delete(&account).await?;
+        until("three new pods", LOCKED_OUT, || async {
+            let now = uids(acme.pods("postgres").await?);
+            Ok(now.len() == before.len() && now.iter().all(|uid| !before.contains(uid)))
+        })
+        .await?;
+        acme.ready().await.map(drop)
+    };
+    visitor
+        .writes_through(&acme, "ServiceAccount deleted", LOCKED_OUT, replaced)
+        .await
+        .map(drop)
 }
 
 async fn changed(ground: &Ground<'_>) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod scaling;
 pub mod state;
 pub mod switchover;
 pub mod tenure;
+mod token;
 pub mod upkeep;
 pub mod volumes;
 

@@ -26,6 +26,8 @@ pub struct Pod {
     pub name: String,
     /// Identity across deletion and re-creation.
     pub uid: String,
+    /// When it was made, to the second.
+    pub created: Option<Timestamp>,
     /// Revision of its StatefulSet that it was made from.
     pub revision: Option<String>,
     /// Value of the component label.
@@ -50,6 +52,7 @@ pub fn reduce(pod: &Value, now: Timestamp) -> Pod {
     let name = text(&pod["metadata"]["name"]).unwrap_or_default();
     Pod {
         uid: text(&pod["metadata"]["uid"]).unwrap_or_default(),
+        created: created(pod),
         revision: text(&pod["metadata"]["labels"]["controller-revision-hash"]),
         component: text(&pod["metadata"]["labels"][names::COMPONENT_LABEL]).unwrap_or_default(),
         ip: text(&pod["status"]["podIP"]),
@@ -64,6 +67,11 @@ pub fn reduce(pod: &Value, now: Timestamp) -> Pod {
         last_words: containers(pod).find_map(last_words),
         name,
     }
+}
+
+/// When an object was made, to the second.
+pub fn created(object: &Value) -> Option<Timestamp> {
+    object["metadata"]["creationTimestamp"].as_str()?.parse().ok()
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a Value> {

@@ -9,6 +9,7 @@ use super::actions::Action;
 use super::members::{self, Members};
 use super::rollout::{Fleet, Step};
 use super::state::{self, State};
+use super::token;
 use super::upkeep::{self, Live, Upkeep};
 use super::volumes::{self, Templates};
 use super::{parameters, repair, switchover};
@@ -26,12 +27,15 @@ pub fn upkeep(platform: &Platform, postgres: &ManagedPostgres, world: &World) ->
     let live = Live::of(world, &name);
     let mut set = postgres_statefulset::build(platform, postgres);
     let volumes = volumes::decide(world, &name, &set.manifest);
+    let mut fleet = fleet(postgres, world, &live);
+    let locked_out = token::mark(&mut fleet, world, &name);
     let look = Look {
         name: &name,
         postgres,
         world,
         live: &live,
-        fleet: fleet(postgres, world, &live),
+        fleet,
+        locked_out,
     };
     let (number, mut actions, finding) = look.at_instances(&volumes.templates);
     set.manifest["spec"]["replicas"] = json!(number);
@@ -86,6 +90,8 @@ struct Look<'a> {
     world: &'a World,
     live: &'a Live,
     fleet: Fleet,
+    /// Whether members hold tokens that the API server refuses.
+    locked_out: bool,
 }
 
 type Finding = Option<(Reason, String)>;
@@ -102,6 +108,14 @@ impl Look<'_> {
                 self.name
             );
             return (held, Vec::new(), Some((Reason::Paused, message)));
+        }
+        if self.locked_out {
+            // Before all else: a Patroni that cannot write its state can do nothing of what follows.
+            let message = format!(
+                "pods of {} hold tokens of a ServiceAccount that was deleted, and are replaced one after the other",
+                self.name
+            );
+            return (held, self.roll().0, Some((Reason::RollingOut, message)));
         }
         if let Some((actions, finding)) = self.set_parameters() {
             return (held, actions, Some(finding));
