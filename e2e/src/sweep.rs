@@ -1,5 +1,5 @@
-//! The operator under faults at each of its requests, on a control plane of its own: every fault by `make sweep`, a sample of them as a
-//! stage of `make test`.
+//! The operator under faults at each of its requests, on a control plane of its own: by `make sweep`, and a sample as a stage of
+//! `make test`.
 
 use std::time::Duration;
 
@@ -13,31 +13,40 @@ use crate::suite::shell_within;
 const CLUSTER: &str = "tanka-sweep";
 /// That of the sample, so that a sweep that runs is left alone.
 const SAMPLE_CLUSTER: &str = "tanka-sample";
-/// All faults on a small machine that does other things too.
+/// Faults of a sweep for which nobody says how many: an hour's worth.
+const MANY: &str = "1200";
+/// Every fault, on a small machine that does other things too.
 const DEADLINE: Duration = Duration::from_hours(8);
 /// The sample.
 const SAMPLE_DEADLINE: Duration = Duration::from_mins(20);
 
-/// Sweeps every fault, unless `SWEEP_PLANS` in the environment says how many; other `SWEEP_*` say which.
+/// Sweeps 1,200 faults of all workloads and kinds, or as many as `SWEEP_PLANS` in the environment says, all of them for `all`; other
+/// `SWEEP_*` say which. Then bugs are planted, and each must be found.
 pub async fn run(paths: &Paths) -> Result<()> {
-    let plans = std::env::var("SWEEP_PLANS").unwrap_or_else(|_| usize::MAX.to_string());
-    sweep(paths, CLUSTER, &plans, DEADLINE).await
+    let plans = match std::env::var("SWEEP_PLANS") {
+        Ok(all) if all == "all" => usize::MAX.to_string(),
+        Ok(number) => number,
+        Err(_) => MANY.to_owned(),
+    };
+    let line = format!(
+        "SWEEP_PLANS={plans} cargo test -p operator --test sweep -- --nocapture; \
+         cargo test -p operator --features planted --lib --test sweep -- --nocapture planted"
+    );
+    on_control_plane(paths, CLUSTER, &line, DEADLINE).await
 }
 
 /// Sweeps few faults of every kind and every workload.
 pub async fn sample(paths: &Paths) -> Result<()> {
-    sweep(paths, SAMPLE_CLUSTER, "80", SAMPLE_DEADLINE).await
+    let line = "SWEEP_PLANS=80 cargo test -p operator --test sweep -- --nocapture";
+    on_control_plane(paths, SAMPLE_CLUSTER, line, SAMPLE_DEADLINE).await
 }
 
-async fn sweep(paths: &Paths, name: &str, plans: &str, deadline: Duration) -> Result<()> {
+async fn on_control_plane(paths: &Paths, name: &str, line: &str, deadline: Duration) -> Result<()> {
     let cluster = Cluster::build(paths, name).await?;
     let work = async {
         cluster.up(&["--control-plane-only"]).await?;
         let kubeconfig = cluster.kubeconfig().await?;
-        let line = format!(
-            "export TANKA_TEST_KUBECONFIG={} SWEEP_PLANS={plans}; cargo test -p operator --test sweep -- --nocapture",
-            kubeconfig.display()
-        );
+        let line = format!("export TANKA_TEST_KUBECONFIG={}; {line}", kubeconfig.display());
         shell_within(paths, &line, deadline).await
     };
     let outcome = work.await;

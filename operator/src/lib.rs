@@ -6,6 +6,7 @@ pub mod health;
 pub mod keeper;
 pub mod leader;
 pub mod metrics;
+pub mod planted;
 pub mod platform;
 pub mod run;
 pub mod telemetry;

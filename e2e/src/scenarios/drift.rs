@@ -67,14 +67,14 @@ pub const KINDS: [(&str, &str); 12] = [
     ("networking.k8s.io/v1", "ingresses"),
 ];
 
-/// Harm to one field of an object: group, plural and name; the merge patch; the field.
+/// Harm to one field of an object: group, plural and name; the merge patch; the field. `NAMESPACE` and `RELEASE` are filled in.
 const HARMS: [(&str, &str, &str, &str, &str); 9] = [
     (
         "v1",
         "configmaps",
         "acme-api-config",
-        r#"{"data": {"tanka.yaml": "broken"}}"#,
-        "/data/tanka.yaml",
+        r#"{"data": {"tanka-RELEASE.yaml": "broken"}}"#,
+        "/data/tanka-RELEASE.yaml",
     ),
     (
         "v1",
@@ -258,10 +258,14 @@ async fn changed(ground: &Ground<'_>) -> Result<()> {
         number += 1;
     }
     for (group, plural, object, harm, field) in HARMS {
-        let harm = serde_json::from_str(&harm.replace("NAMESPACE", &ground.namespace))?;
+        let here = |text: &str| {
+            text.replace("NAMESPACE", &ground.namespace)
+                .replace("RELEASE", env!("CARGO_PKG_VERSION"))
+        };
+        let (harm, field) = (serde_json::from_str(&here(harm))?, here(field));
         let path = ground.object(group, plural, object);
         let before = ground.kubernetes.get(&path).await?;
-        slowest = slowest.max(mended(ground, &path, &before, &harm, field).await?);
+        slowest = slowest.max(mended(ground, &path, &before, &harm, &field).await?);
         number += 1;
     }
     acme.ready().await?;

@@ -173,7 +173,11 @@ async fn rolls(acme: &Subject<'_>, component: &str) -> Result<()> {
         most.set(most.get().max(3_usize.saturating_sub(ready)));
         let changed = |pod: &serde_json::Value| {
             let containers = pod["spec"]["containers"].as_array();
-            containers.is_some_and(|all| all.iter().all(|c| c["resources"]["requests"]["cpu"] == "11m"))
+            let mut own = containers
+                .into_iter()
+                .flatten()
+                .filter(|c| c["name"] == component);
+            own.any(|c| c["resources"]["requests"]["cpu"] == "11m")
         };
         Ok(ready == 3 && pods.iter().all(changed))
     })

@@ -29,6 +29,7 @@ use super::plan::scaling::SEED_MANAGER;
 use super::plan::tenure::Tenure;
 use super::validate::Platform;
 use crate::metrics::{Cause, Metrics};
+use crate::planted::{self, Bug};
 
 /// Length of a generated password: 190 bits.
 const PASSWORD_LENGTH: usize = 32;
@@ -157,6 +158,14 @@ impl Applier {
         match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
             // Somebody was faster; what is there counts.
             Err(Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(_) if planted::is(Bug::SecretsRedrawn) => {
+                let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+                let api = self.api(platform, Kind::Secret);
+                let patch = Patch::Apply(&object);
+                bounded(api.patch(&request.name, &parameters, &patch))
+                    .await
+                    .map(drop)
+            }
             Err(error) => Err(error),
             Ok(_) => {
                 self.remember_credentials(
@@ -436,7 +445,7 @@ impl Applier {
             resource_version: metadata["resourceVersion"].as_str().map(str::to_owned),
         };
         let parameters = DeleteParams {
-            preconditions: Some(preconditions),
+            preconditions: Some(preconditions).filter(|_| !planted::is(Bug::DeletionUntied)),
             ..DeleteParams::background()
         };
         self.metrics.write(deletion.key.kind, Cause::Obsolete);

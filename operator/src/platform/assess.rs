@@ -254,13 +254,11 @@ fn cache(platform: &Platform, world: &World) -> Finding {
         );
     }
     let wanted = usize::try_from(managed.replicas - 1).unwrap_or(0);
-    if view.linked_replicas < wanted {
+    let linked = world.linked().count();
+    if linked < wanted {
         return Finding::bad(
             Reason::ReplicaNotStreaming,
-            format!(
-                "{} of {wanted} replicas of {} are in step",
-                view.linked_replicas, view.primary
-            ),
+            format!("{linked} of {wanted} replicas of {} are in step", view.primary),
         );
     }
     if !view.blind.is_empty() {
@@ -279,10 +277,7 @@ fn cache(platform: &Platform, world: &World) -> Finding {
     }
     Finding::good(
         Reason::Available,
-        format!(
-            "{} is primary, {} replicas are in step",
-            view.primary, view.linked_replicas
-        ),
+        format!("{} is primary, {linked} replicas are in step", view.primary),
     )
 }
 

@@ -112,6 +112,12 @@ impl World {
         })
     }
 
+    /// Replicas of Redis whose link is up and whose pods are there: Sentinels remember one that is gone for a while.
+    pub fn linked(&self) -> impl Iterator<Item = &String> {
+        let linked = self.sentinel.iter().flat_map(|view| &view.linked);
+        linked.filter(|name| self.pods_of(Component::Redis).any(|pod| pod.name == **name))
+    }
+
     /// The volume that a pod of a StatefulSet waits for, and where that should come from: the scheduler says neither.
     fn unbound_volume(&self, pod: &str) -> Option<String> {
         let (key, claim) = self.objects.iter().find(|(key, claim)| {

@@ -39,6 +39,7 @@ use super::build::{
 use super::object::{Key, Kind, Object};
 use super::observe::{World, secrets as held};
 use super::validate::{Cache, Database, Platform};
+use crate::planted::{self, Bug};
 
 /// Time to the next look when nothing changes: the promise that a condition is at most ten seconds old rests on it.
 const CALM: Duration = Duration::from_secs(5);
@@ -101,7 +102,8 @@ pub fn plan(platform: &Platform, world: &World, assessment: &Assessment) -> Plan
     keep.extend(tier.iter().map(|object| object.key.clone()));
     keep.extend(monitoring::undecided(platform, &world.apis));
     keep.extend(edge::kept(platform, assessment.ingress.ok));
-    let open = assessment.migrations.ok && is_supplied(platform, world);
+    let migrated = assessment.migrations.ok || planted::is(Bug::GateSkipped);
+    let open = migrated && is_supplied(platform, world);
     let deployment = Key::new(Kind::Deployment, names::component(&platform.name, Component::Api));
     if open {
         objects.extend(tier);
@@ -210,6 +212,7 @@ fn api_tier(platform: &Platform, world: &World) -> (Vec<Object>, Option<i32>) {
     let (replicas, seed) = match scaling::replicas(platform, world.objects.get(&deployment), scaled) {
         Replicas::Fixed(number) => (Some(number), None),
         Replicas::Seed(number) => (None, Some(number)),
+        Replicas::Autoscaled if planted::is(Bug::ReplicasTaken) => (Some(platform.spec.api.replicas), None),
         Replicas::Autoscaled => (None, None),
     };
     let mut objects = vec![

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::deadline::bounded;
 use super::status::{self, announce};
 use crate::metrics::Metrics;
+use crate::planted::{self, Bug};
 
 /// Writes status and events.
 pub struct Reporter {
@@ -131,22 +132,29 @@ impl Reporter {
         });
         let parameters = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
         self.metrics.status_write();
+        if planted::is(Bug::StatusBelieved) {
+            self.remember(stored, u64::MAX, status);
+        }
         let after =
             match bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await {
                 // It is gone, or another one has its name.
                 Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => return Ok(()),
                 answer => answer?,
             };
+        self.remember(stored, version(&after), status);
+        self.announce(stored, &before, status).await;
+        Ok(())
+    }
+
+    fn remember(&self, stored: &TankaPlatform, version: u64, status: &TankaPlatformStatus) {
         let written = Written {
-            version: version(&after),
+            version,
             status: status.clone(),
         };
         self.written
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(place(stored), written);
-        self.announce(stored, &before, status).await;
-        Ok(())
     }
 
     /// Publishes what changed. An event that cannot be written is not worth a failure.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::digest;
 use crate::fault::{Fault, Identity, Injection, Point, ProbeFault, WatchFault};
-use crate::journal::Entry;
+use crate::journal::{Entry, Lives};
 use crate::lab::Lab;
 use crate::stage::{Reference, Report, Stage};
 use crate::tally::Tally;
@@ -36,7 +36,14 @@ pub struct Plan<'a> {
 pub async fn references<'a>(lab: &Lab, workloads: &'a [Workload]) -> Vec<(&'a Workload, Reference)> {
     let runs = workloads.iter().map(|workload| async move {
         let (one, other) = (undisturbed(lab, workload).await, undisturbed(lab, workload).await);
-        assert_eq!(one.lives, other.lives, "{} is not the same twice", workload.name);
+        let only = |left: &Lives, right: &Lives| {
+            let differing = left.iter().filter(|(key, life)| right.get(key) != Some(life));
+            differing
+                .map(|(key, life)| format!("{key:?}: {life:?}"))
+                .collect::<Vec<_>>()
+        };
+        let (first, second) = (only(&one.lives, &other.lives), only(&other.lives, &one.lives));
+        assert_eq!(first, second, "{} is not the same twice", workload.name);
         let mask = digest::mask(&one.digest, &other.digest);
         if !mask.is_empty() {
             println!("{}: differs without a fault: {mask:?}", workload.name);

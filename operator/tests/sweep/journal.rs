@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::call::Call;
 use crate::fault::Identity;
 
+/// How often each object, by resource and name, was made and deleted.
+pub type Lives = BTreeMap<(String, String), (usize, usize)>;
+
 /// A request that the API server answered.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -64,8 +67,8 @@ impl Journal {
     }
 
     /// How often each object was made and deleted.
-    pub fn lives(&self) -> BTreeMap<(String, String), (usize, usize)> {
-        let mut lives: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
+    pub fn lives(&self) -> Lives {
+        let mut lives = Lives::new();
         for Entry { call, status, .. } in self.entries.lock().unwrap().iter() {
             let Identity { verb, resource, name } = &call.identity;
             if resource == "events" || resource.contains('/') {

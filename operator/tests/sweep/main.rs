@@ -15,6 +15,8 @@ mod incarnation;
 mod injector;
 mod journal;
 mod lab;
+#[cfg(feature = "planted")]
+mod planted;
 mod puppet;
 mod referee;
 mod sample;

@@ -3,7 +3,6 @@
 mod deeds;
 mod rest;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::digest::{self, Digest};
 use crate::fault::{Fault, Injection, ProbeFault};
 use crate::incarnation::{Incarnation, PLATFORM};
 use crate::injector::{Injector, SPELL};
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, Journal, Lives};
 use crate::lab::Lab;
 use crate::puppet::{Mood, Puppet};
 use crate::referee::Referee;
@@ -31,7 +30,7 @@ pub struct Report {
     /// Where it ended.
     pub digest: Digest,
     /// Objects made and deleted.
-    pub lives: BTreeMap<(String, String), (usize, usize)>,
+    pub lives: Lives,
     /// What was wrong.
     pub failures: Vec<String>,
     /// Whether the fault has struck.

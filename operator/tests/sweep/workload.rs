@@ -157,7 +157,7 @@ pub fn all() -> Vec<Workload> {
                 Deed::Drift(
                     "configmaps",
                     "acme-api-config",
-                    json!({"data": {"tanka.yaml": "{}"}, "metadata": {"labels": {"tanka.dev/platform": "other"}}}),
+                    json!({"data": {concat!("tanka-", env!("CARGO_PKG_VERSION"), ".yaml"): "{}"}, "metadata": {"labels": {"tanka.dev/platform": "other"}}}),
                 ),
                 Deed::Drift(
                     "statefulsets",

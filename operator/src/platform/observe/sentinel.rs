@@ -12,7 +12,7 @@ pub struct Sentinel {
     /// Whether the primary counts as up.
     pub primary_up: bool,
     /// Replicas whose link to the primary is up, as the Sentinel with the newest opinion sees it.
-    pub linked_replicas: usize,
+    pub linked: BTreeSet<String>,
     /// Pods whose Sentinel does not answer, names another primary, or does not know all replicas that this one knows: it could not
     /// fail over to one that it does not know.
     pub blind: BTreeSet<String>,
@@ -46,7 +46,7 @@ pub fn merge(views: &BTreeMap<String, Option<View>>, in_step: BTreeSet<String>) 
         primary: newest.primary.clone(),
         quorum_problem: newest.quorum_problem.clone(),
         primary_up: newest.primary_up,
-        linked_replicas: newest.replicas.len(),
+        linked: newest.replicas.clone(),
         blind: views
             .iter()
             .filter(|(_, view)| !view.as_ref().is_some_and(sees_all))
@@ -128,7 +128,7 @@ mod tests {
             ("r-3".to_owned(), None),
         ]);
         let seen = merge(&views, BTreeSet::new()).unwrap();
-        assert_eq!((seen.primary.as_str(), seen.linked_replicas), ("r-1", 2));
+        assert_eq!((seen.primary.as_str(), seen.linked.len()), ("r-1", 2));
         assert_eq!(seen.blind, ["r-1", "r-2", "r-3"].map(str::to_owned).into());
     }
 

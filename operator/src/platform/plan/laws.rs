@@ -426,3 +426,37 @@ proptest! {
         live(&events)?;
     }
 }
+
+/// Each of these bugs breaks a law in a few random lives.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_break_a_law() {
+    use crate::planted::{Bug, plant_here};
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    for bug in [
+        Bug::GateSkipped,
+        Bug::OwnerUnchecked,
+        Bug::ReplicasTaken,
+        Bug::TwoAtOnce,
+        Bug::ReadyLie,
+    ] {
+        let config = Config {
+            cases: 64,
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..Config::default()
+        };
+        let seed = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        plant_here(Some(bug));
+        let found = TestRunner::new_with_rng(config, seed).run(&events(), |events| live(&events));
+        plant_here(None);
+        match found {
+            Err(failure) => println!(
+                "{bug:?}: {}",
+                failure.to_string().lines().next().unwrap_or_default()
+            ),
+            Ok(()) => panic!("{bug:?} breaks no law"),
+        }
+    }
+}

@@ -41,6 +41,9 @@ pub fn upkeep(platform: &Platform, postgres: &ManagedPostgres, world: &World) ->
     set.manifest["spec"]["replicas"] = json!(number);
     let mut set = upkeep::with_templates(set, &volumes.templates);
     actions.extend(volumes.actions);
+    if !live.exists && token::account_is_going(platform, world, &name) {
+        set = None;
+    }
     if let State::Stale(more) = state::decide(platform, world) {
         actions.extend(more);
         set = None;
@@ -191,7 +194,10 @@ impl Look<'_> {
     fn roll(&self) -> (Vec<Action>, Finding) {
         let fleet = &self.fleet;
         match fleet.next() {
-            Step::Done => self.restart(),
+            Step::Done => match upkeep::unsettled(self.name, self.live, fleet) {
+                Some(finding) => (self.repair(), Some(finding)),
+                None => self.restart(),
+            },
             Step::Wait => (self.repair(), Some(upkeep::progress(self.name, fleet))),
             Step::Replace(member) => (
                 self.paced(upkeep::delete(fleet, &member)),

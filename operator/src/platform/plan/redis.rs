@@ -33,7 +33,7 @@ pub fn upkeep(platform: &Platform, redis: &ManagedRedis, world: &World) -> Upkee
     } else if live.replicas.is_some_and(|live| live > wanted) {
         shrink(&name, wanted, &members, &fleet, world)
     } else if live.replicas == Some(wanted) {
-        roll(&name, &fleet, world)
+        roll(&name, &live, &fleet, world)
     } else {
         (Vec::new(), None)
     };
@@ -88,9 +88,9 @@ fn shrink(name: &str, wanted: i32, members: &Members, fleet: &Fleet, world: &Wor
     }
 }
 
-fn roll(name: &str, fleet: &Fleet, world: &World) -> Decision {
+fn roll(name: &str, live: &Live, fleet: &Fleet, world: &World) -> Decision {
     let next = match fleet.next() {
-        Step::Done => return (Vec::new(), None),
+        Step::Done => return (Vec::new(), upkeep::unsettled(name, live, fleet)),
         Step::Wait => None,
         Step::Replace(member) => Some(member),
         Step::HandOver(member) => Some(member).filter(|_| could_fail_over(world)),

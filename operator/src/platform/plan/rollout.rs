@@ -1,6 +1,8 @@
 //! Which pod of a replicated component is replaced next: replicas before the primary, one at a time, and none while another one is
 //! not well. PostgreSQL and Redis share it; what "well" means is theirs.
 
+use crate::planted::{self, Bug};
+
 /// A member as a rollout sees it.
 #[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Fleet {
         if let ([only], 1) = (self.members.as_slice(), self.wanted) {
             return Step::Replace(only.clone());
         }
-        if !self.is_whole() || self.primary.is_none() {
+        if !(self.is_whole() || planted::is(Bug::TwoAtOnce)) || self.primary.is_none() {
             return Step::Wait;
         }
         if let Some(replica) = last(&mut outdated().filter(|member| !self.is_primary(member))) {

@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use super::rollout::Fleet;
-use crate::platform::object::{Key, Kind};
+use crate::platform::object::{Key, Kind, is_ours};
 use crate::platform::observe::World;
 use crate::platform::observe::pods::created;
+use crate::platform::validate::Platform;
 
 /// Pods of the fleet that are older than the account whose token they hold. Times are whole seconds: a pod of the same second counts
 /// as younger, as it is after every first creation.
@@ -26,6 +27,15 @@ fn void(fleet: &Fleet, world: &World, account: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Whether the account that is there is one of an earlier platform, or on its way out: pods that were made now would soon hold void
+/// tokens.
+pub fn account_is_going(platform: &Platform, world: &World, account: &str) -> bool {
+    let account = world.objects.get(&Key::new(Kind::ServiceAccount, account));
+    account.is_some_and(|live| {
+        live["metadata"].get("deletionTimestamp").is_some() || !is_ours(live, &platform.name, &platform.uid)
+    })
+}
+
 /// Marks members whose token is void as outdated, and those of them that are not well as broken: they cannot become well. Says
 /// whether there are any.
 pub fn mark(fleet: &mut Fleet, world: &World, account: &str) -> bool {
@@ -41,10 +51,10 @@ pub fn mark(fleet: &mut Fleet, world: &World, account: &str) -> bool {
 mod tests {
     use crds::names::Component;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::platform::fixtures::running_pod;
+    use crate::platform::fixtures::{platform, running_pod};
     use crate::platform::observe::pods::Pod;
     use crate::platform::plan::rollout::{Member, Step};
 
@@ -114,6 +124,22 @@ mod tests {
         assert!(matches!(fleet.next(), Step::Replace(member) if member.ordinal == 1));
         fleet.members[2].leaving = true;
         assert_eq!(fleet.next(), Step::Wait);
+    }
+
+    #[rstest]
+    #[case::there(json!({"ownerReferences": [{"uid": "OURS"}]}), false)]
+    #[case::of_an_earlier_platform(json!({"ownerReferences": [{"uid": "earlier"}]}), true)]
+    #[case::deleted(json!({"ownerReferences": [{"uid": "OURS"}], "deletionTimestamp": THEN}), true)]
+    fn instances_wait_until_an_earlier_account_is_gone(#[case] metadata: Value, #[case] going: bool) {
+        let platform = platform(json!({}));
+        let text = metadata.to_string().replace("OURS", &platform.uid);
+        let metadata: Value = serde_json::from_str(&text).unwrap();
+        let mut world = world(&[], THEN);
+        world.objects.insert(
+            Key::new(Kind::ServiceAccount, ACCOUNT),
+            json!({"metadata": metadata}),
+        );
+        assert_eq!(account_is_going(&platform, &world, ACCOUNT), going);
     }
 
     #[test]

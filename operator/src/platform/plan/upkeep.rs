@@ -152,6 +152,24 @@ fn owned_part(templates: &Value) -> Value {
     templates.as_array().into_iter().flatten().map(ours).collect()
 }
 
+/// What Kubernetes has yet to do about the StatefulSet: to work out what pods are to be like, to make those that are wanted, to take
+/// the others away. Until then nothing is said to be done.
+pub fn unsettled(set: &str, live: &Live, fleet: &Fleet) -> Option<(Reason, String)> {
+    let leaving = fleet.members.iter().find(|member| member.leaving);
+    let message = match (live.exists, &live.revision, leaving) {
+        (false, ..) => None,
+        (true, None, _) => Some(format!("Kubernetes has yet to take up the last change of {set}")),
+        (true, _, Some(member)) => Some(format!("{} of {set} is on its way out", member.name)),
+        _ if fleet.members.len() != fleet.wanted => Some(format!(
+            "{} pods of {set} are there, {} are to be",
+            fleet.members.len(),
+            fleet.wanted
+        )),
+        _ => None,
+    };
+    message.map(|message| (Reason::RollingOut, message))
+}
+
 /// How a rollout stands, for people.
 pub fn progress(set: &str, fleet: &Fleet) -> (Reason, String) {
     let next = fleet.members.iter().rev().find(|member| member.outdated);
@@ -172,4 +190,39 @@ pub fn progress(set: &str, fleet: &Fleet) -> (Reason, String) {
         message = format!("{message}; {} is next", next.name);
     }
     (Reason::RollingOut, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// A status that says that all is done while a pod is still to come or to go would lie for a moment.
+    #[rstest]
+    #[case::done(Some("b"), 3, false, true)]
+    #[case::template_not_worked_out(None, 3, false, false)]
+    #[case::one_to_come(Some("b"), 2, false, false)]
+    #[case::one_too_many(Some("b"), 4, false, false)]
+    #[case::one_leaves(Some("b"), 3, true, false)]
+    fn nothing_is_done_before_kubernetes_has_caught_up(
+        #[case] revision: Option<&str>,
+        #[case] pods: usize,
+        #[case] leaving: bool,
+        #[case] settled: bool,
+    ) {
+        let live = Live {
+            exists: true,
+            replicas: Some(3),
+            revision: revision.map(str::to_owned),
+        };
+        let mut members = vec![Member::default(); pods];
+        members[0].leaving = leaving;
+        let fleet = Fleet {
+            members,
+            primary: None,
+            wanted: 3,
+        };
+        assert_eq!(unsettled("acme-redis", &live, &fleet).is_none(), settled);
+    }
 }

@@ -65,14 +65,19 @@ fn healthy(platform: &Platform) -> World {
             writable: true,
             ..Cluster::default()
         }),
-        pods: (0..3)
-            .map(|ordinal| running_pod(Component::Postgres, &format!("acme-postgres-{ordinal}")))
+        pods: [Component::Postgres, Component::Redis]
+            .into_iter()
+            .flat_map(|component| {
+                (0..3).map(move |ordinal| {
+                    running_pod(component, &format!("acme-{}-{ordinal}", component.as_str()))
+                })
+            })
             .collect(),
         sentinel: Some(Sentinel {
             primary: "acme-redis-0".to_owned(),
             quorum_problem: None,
             primary_up: true,
-            linked_replicas: 2,
+            linked: ["acme-redis-1", "acme-redis-2"].map(str::to_owned).into(),
             ..Sentinel::default()
         }),
         deep: Some(Ok(Deep {

@@ -14,9 +14,12 @@ pub async fn keep(hands: &Hands, world: &Objects, set: &Value) {
         let pod = format!("{}-{ordinal}", name(set));
         pods.iter().copied().find(|candidate| name(candidate) == pod)
     };
+    let account = set["spec"]["template"]["spec"]["serviceAccountName"].as_str();
+    // A real API server refuses pods whose account is not there.
+    let admitted = account.is_none_or(|account| world.contains_key(&("serviceaccounts", account.to_owned())));
     for ordinal in 0..wanted {
         volumes(hands, world, set, ordinal).await;
-        if find(ordinal).is_none() {
+        if admitted && find(ordinal).is_none() {
             hands.create("pods", pod(set, ordinal, &update)).await;
         }
     }

@@ -152,7 +152,7 @@ impl Model {
         Some(Sentinel {
             primary_up: self.ready(Component::Redis).any(|name| *name == primary),
             primary,
-            linked_replicas: in_step.len(),
+            linked: in_step.clone(),
             in_step,
             ..Sentinel::default()
         })
