@@ -27,12 +27,13 @@ const GENERATED: [(&str, &str, Option<&str>); 5] = [
 ];
 
 /// Files that are written once and needed in two places: Helm reads only what is in the chart, and Flux takes no symbolic links.
-const COPIED: [(&str, &str); 2] = [
+const COPIED: [(&str, &str); 3] = [
     (
         "config/operator/rbac.yaml",
         "charts/tanka-operator/files/rbac.yaml",
     ),
     (GENERATED[0].0, "charts/tanka-operator/files/crds.yaml"),
+    (GENERATED[3].0, "charts/tanka-operator/files/monitoring.yaml"),
 ];
 
 /// Writes the files, or with `check` fails where they differ.

@@ -25,6 +25,8 @@ const EVERYTHING: &[&str] = &[
     "--set",
     "metrics.podMonitor.enabled=true",
     "--set",
+    "metrics.rules.enabled=true",
+    "--set",
     "registry=mirror.example.com/",
     "--set",
     "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",

@@ -23,6 +23,7 @@ use super::object::{Key, Kind, Object, is_ours};
 use super::observe::secrets::Credentials;
 use super::observe::{Rejection, World};
 use super::plan::Plan;
+use super::plan::credentials;
 use super::plan::nudge;
 use super::plan::prune::Deletion;
 use super::plan::scaling::SEED_MANAGER;
@@ -81,7 +82,9 @@ impl Applier {
     ) -> Result<Rejections, Error> {
         let mut rejections = Rejections::new();
         for request in &plan.secrets {
-            self.create_secret(platform, request).await?;
+            if let Some(rejection) = self.create_secret(platform, world, request).await? {
+                rejections.insert(Key::new(Kind::Secret, &request.name), rejection);
+            }
         }
         if let Some(replicas) = plan.seed_replicas {
             self.seed_replicas(platform, world, &plan, replicas).await?;
@@ -136,7 +139,12 @@ impl Applier {
         Api::namespaced_with(self.client.clone(), &platform.namespace, &kind.api_resource())
     }
 
-    async fn create_secret(&self, platform: &Platform, request: &SecretRequest) -> Result<(), Error> {
+    async fn create_secret(
+        &self,
+        platform: &Platform,
+        world: &World,
+        request: &SecretRequest,
+    ) -> Result<Option<Rejection>, Error> {
         let key = (platform.namespace.clone(), request.name.clone());
         let remembered = self
             .credentials
@@ -144,6 +152,9 @@ impl Applier {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&key)
             .cloned();
+        if remembered.is_none() && credentials::are_held(platform, world, &request.name) {
+            return Ok(Some(Rejection::CredentialsLost));
+        }
         let mut values = remembered.unwrap_or_default();
         for name in request.keys {
             values.entry((*name).to_owned()).or_insert_with(password);
@@ -157,14 +168,14 @@ impl Applier {
         self.metrics.write(Kind::Secret, Cause::Missing);
         match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
             // Somebody was faster; what is there counts.
-            Err(Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(Error::Api(status)) if status.code == 409 => Ok(None),
             Err(_) if planted::is(Bug::SecretsRedrawn) => {
                 let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
                 let api = self.api(platform, Kind::Secret);
                 let patch = Patch::Apply(&object);
                 bounded(api.patch(&request.name, &parameters, &patch))
                     .await
-                    .map(drop)
+                    .map(|_| None)
             }
             Err(error) => Err(error),
             Ok(_) => {
@@ -172,7 +183,7 @@ impl Applier {
                     &platform.namespace,
                     Credentials::from([(request.name.clone(), values)]),
                 );
-                Ok(())
+                Ok(None)
             }
         }
     }

@@ -158,6 +158,13 @@ fn rejected(world: &World, of: impl Fn(&Key) -> bool) -> Option<Finding> {
     Some(match rejection {
         Rejection::Foreign => conflict(key),
         Rejection::Refused(words) => Finding::bad(Reason::ApplyFailed, format!("{key} was refused: {words}")),
+        Rejection::CredentialsLost => Finding::bad(
+            Reason::SecretMissing,
+            format!(
+                "{key} is gone, and what it opens is still there: put it back, or delete the pods and volumes of {} to begin anew",
+                key.name
+            ),
+        ),
     })
 }
 

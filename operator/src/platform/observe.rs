@@ -83,6 +83,8 @@ pub enum Rejection {
     Foreign,
     /// The API server refused the request.
     Refused(String),
+    /// It held credentials that nobody remembers and that something still holds.
+    CredentialsLost,
 }
 
 impl World {

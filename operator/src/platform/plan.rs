@@ -1,6 +1,7 @@
 //! What to do about a platform: a pure function of what was asked for and what was observed.
 
 pub mod actions;
+pub mod credentials;
 pub mod edge;
 pub mod members;
 pub mod migration;

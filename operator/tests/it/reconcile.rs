@@ -157,6 +157,31 @@ async fn credentials_are_made_once_and_come_back_as_they_were() {
     assert_eq!(again.data["data"], first.data["data"]);
 }
 
+/// Nobody remembers them, and instances hold them: new ones would lock everybody out.
+#[tokio::test]
+async fn credentials_that_are_lost_are_told_of_until_they_are_put_back() {
+    let mut world = World::new("lost-secret").await;
+    world.create("acme", json!({})).await;
+    let kept = world.object(Kind::Secret, "acme-postgres").await;
+    world.object(Kind::Pod, "acme-postgres-0").await;
+    world.calm().await;
+    world.kill_operator();
+    let secrets = world.objects(Kind::Secret);
+    secrets
+        .delete("acme-postgres", &DeleteParams::default())
+        .await
+        .unwrap();
+    world.start_operator();
+    let lost = world.condition("acme", "DatabaseReady", "SecretMissing").await;
+    assert!(lost.message.contains("put it back"), "{}", lost.message);
+    assert!(secrets.get_opt("acme-postgres").await.unwrap().is_none());
+    let mut again = kept.clone();
+    again.metadata.resource_version = None;
+    again.metadata.uid = None;
+    secrets.create(&PostParams::default(), &again).await.unwrap();
+    world.condition("acme", "DatabaseReady", "Progressing").await;
+}
+
 #[tokio::test]
 async fn somebody_elses_object_is_reported_and_never_touched() {
     let mut world = World::empty("foreign").await;
