@@ -114,10 +114,13 @@ impl World {
         })
     }
 
-    /// Replicas of Redis whose link is up and whose pods are there: Sentinels remember one that is gone for a while.
+    /// Replicas of Redis whose link is up and whose pods are ready: Sentinels remember one that is gone for a while.
     pub fn linked(&self) -> impl Iterator<Item = &String> {
         let linked = self.sentinel.iter().flat_map(|view| &view.linked);
-        linked.filter(|name| self.pods_of(Component::Redis).any(|pod| pod.name == **name))
+        linked.filter(|name| {
+            self.pods_of(Component::Redis)
+                .any(|pod| pod.name == **name && pod.ready)
+        })
     }
 
     /// The volume that a pod of a StatefulSet waits for, and where that should come from: the scheduler says neither.
