@@ -51,8 +51,8 @@ images: deps ## build the container images
 kubeconfig: ## print the path of the demo's kubeconfig
 	@$(CARGO) e2e kubeconfig
 
-bench-realtime: deps ## measure fan-out over two servers and the memory of an idle connection
-	@$(CARGO) e2e bench-realtime
+bench-realtime: deps ## measure fan-out, memory, recovery and losses of real time over two servers, optimised
+	@$(CARGO) run --quiet --profile optimised --package e2e -- bench-realtime
 
 bench: deps ## measure boot, readiness and failover, several times
 	@$(CARGO) e2e bench

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod older;
 pub mod openapi;
 pub mod ops;
+pub mod patient;
 pub mod permission;
 pub mod service;
 pub mod v1;

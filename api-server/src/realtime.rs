@@ -13,6 +13,7 @@ pub mod room;
 pub mod socket;
 pub mod stream;
 pub mod subscription;
+pub mod wire;
 
 pub use hub::Hub;
 pub use registry::Registry;

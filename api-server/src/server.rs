@@ -14,10 +14,10 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 
 use crate::config::Live;
 use crate::http::client::Peer;
+use crate::http::patient::Patient;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::HttpMetrics;
 
@@ -136,10 +136,8 @@ impl Connection {
             request.extensions_mut().insert(peer);
             inner.call(request)
         });
-        // A client that takes nothing of its answer keeps the answer in memory.
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.write_timeout));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service);
+        let stream = TokioIo::new(Patient::new(stream, self.write_timeout));
+        let connection = builder.serve_connection_with_upgrades(stream, service);
         tokio::pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,

@@ -76,6 +76,15 @@ impl Client {
         }
     }
 
+    /// The same at another server.
+    #[must_use]
+    pub fn at(&self, address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Asks.
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
         self.send(Method::GET, path, None, headers).await

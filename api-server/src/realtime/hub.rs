@@ -15,6 +15,7 @@ use uuid::Uuid;
 pub use self::table::Missed;
 use super::registry::{Change, Roll};
 use super::room::{Effect, Head, Member, Ready, Room};
+use super::wire::Frame;
 use crate::access::cache::Listeners;
 use crate::clock;
 use crate::domain::event::{Channel, Event, EventKind};
@@ -33,7 +34,7 @@ pub struct Outgoing {
     /// The channel.
     pub channel: Channel,
     /// The frame.
-    pub frame: axum::extract::ws::Utf8Bytes,
+    pub frame: Frame,
 }
 
 /// Connections of one person and of one tenant that this process serves, at most.

@@ -1,7 +1,9 @@
 //! One client, whatever it is connected by: which channels it listens to, what it missed of them, and what it may no longer hear.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,19 @@ pub trait People: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Stands, Close>> + Send;
 }
 
+/// What is expected of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Manners {
+    /// Messages in a second.
+    pub rate: NonZeroU32,
+    /// Messages at once.
+    pub burst: NonZeroU32,
+    /// Time between pings.
+    pub ping: Duration,
+    /// Silence after which it is gone.
+    pub idle: Duration,
+}
+
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub struct Shared<P> {
@@ -50,10 +65,12 @@ pub struct Shared<P> {
     pub history: i64,
     /// Connections of one person and one tenant.
     pub shares: Shares,
+    /// What a client may do, and how long it may be silent.
+    pub manners: Manners,
     /// Ends when connections have to close.
     pub drain: CancellationToken,
     /// How long that may take.
-    pub drain_time: std::time::Duration,
+    pub drain_time: Duration,
 }
 
 /// A channel that a client listens to.
@@ -77,7 +94,7 @@ pub struct Caught {
 /// A client.
 #[derive(Debug)]
 pub struct Listener<P> {
-    shared: Shared<P>,
+    shared: Arc<Shared<P>>,
     person: Principal,
     member: Member,
     heard: Vec<Heard>,
@@ -86,7 +103,7 @@ pub struct Listener<P> {
 impl<P: People> Listener<P> {
     /// Listens to the person's and the tenant's channel, and to those others that the person may listen to.
     pub async fn open(
-        shared: &Shared<P>,
+        shared: &Arc<Shared<P>>,
         person: Principal,
         channels: &[String],
         resume: &HashMap<String, Resume>,
@@ -111,16 +128,28 @@ impl<P: People> Listener<P> {
             Channel::User(listener.person.user_id),
             Channel::Tenant(listener.person.tenant_id),
         ];
-        let wanted = permanent.map(|channel| (channel, resume.get(&channel.to_string()).copied()));
-        let mut caught = listener.join(&wanted, deadline).await?;
+        let mut wanted = permanent
+            .map(|channel| (channel, resume.get(&channel.to_string()).copied()))
+            .to_vec();
         let mut refused = Vec::new();
         for name in channels {
-            match listener
-                .subscribe(name, resume.get(name).copied(), deadline)
-                .await?
-            {
-                Ok(more) => caught.push(more),
-                Err(refusal) => refused.push((name.clone(), refusal)),
+            let heard = |channel| wanted.iter().any(|(other, _)| *other == channel);
+            match Channel::parse(name) {
+                Some(channel) if heard(channel) => refused.push((name.clone(), Refusal::Subscribed)),
+                Some(channel @ Channel::Workroom(_)) if wanted.len() < MOST_CHANNELS => {
+                    wanted.push((channel, resume.get(name).copied()));
+                }
+                Some(Channel::Workroom(_)) => refused.push((name.clone(), Refusal::TooManyChannels)),
+                _ => refused.push((name.clone(), Refusal::Forbidden)),
+            }
+        }
+        let mut caught = listener.join(&wanted, deadline).await?;
+        if wanted.len() > permanent.len() {
+            // After joining, for the reason that `subscribe` gives; one question for all channels.
+            for channel in listener.recheck(deadline).await? {
+                let name = channel.to_string();
+                caught.retain(|caught| caught.place.channel != name);
+                refused.push((name, Refusal::Forbidden));
             }
         }
         Ok((listener, caught, refused))
@@ -134,6 +163,11 @@ impl<P: People> Listener<P> {
     /// Who it is.
     pub const fn person(&self) -> &Principal {
         &self.person
+    }
+
+    /// What waits for the client.
+    pub fn queue(&self) -> &Queue {
+        &self.member.queue
     }
 
     /// What happens next. May be dropped and asked again.

@@ -1,14 +1,19 @@
 //! Frames that wait for one socket, bounded in bytes. Who reads too slowly is closed; nobody else waits for it.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use axum::extract::ws::Utf8Bytes;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::wire::Frame;
+use super::wire::transport::MOST_AT_ONCE;
 use crate::domain::event::Channel;
+
+/// Bytes that are handed out at a time.
+const MOST_BYTES_AT_ONCE: usize = 64 << 10;
 
 /// Why the server closes a socket. Codes from 4000 on are this API's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub enum Close {
     HistoryLost,
     /// The client sent something that is not of this protocol.
     Protocol,
+    /// The client broke the rules of WebSockets; with the code that they name for it.
+    Violation(u16),
     /// Too many connections, or the database cannot be reached.
     Unavailable,
 }
@@ -51,6 +58,7 @@ impl Close {
             Self::Flood => 4029,
             Self::HistoryLost => 4010,
             Self::Protocol => 4400,
+            Self::Violation(code) => *code,
             Self::Unavailable => 1013,
         }
     }
@@ -77,6 +85,7 @@ impl Close {
             Self::Flood => "flood",
             Self::HistoryLost => "history_lost",
             Self::Protocol => "protocol",
+            Self::Violation(_) => "violation",
             Self::Unavailable => "unavailable",
         }
     }
@@ -92,14 +101,14 @@ pub struct Item {
     /// Place of the event.
     pub position: i64,
     /// What the client gets.
-    pub frame: Utf8Bytes,
+    pub frame: Frame,
 }
 
 /// What the connection does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Send this.
-    Item(Item),
+    /// Send these, in their order.
+    Items(Vec<Item>),
     /// Tell the client that it no longer gets events of this channel.
     Left(Channel),
     /// Find out what the person may still listen to.
@@ -136,13 +145,20 @@ struct State {
     bytes: usize,
     recheck: bool,
     close: Option<Close>,
+    /// Of the connection, while there is nothing for it to do.
+    waker: Option<Waker>,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.recheck && self.close.is_none()
+    }
 }
 
 /// The queue of one connection.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
-    ready: Notify,
     limit: usize,
     gauge: Gauge,
 }
@@ -152,7 +168,6 @@ impl Queue {
     pub fn new(limit: usize, gauge: Gauge) -> Self {
         Self {
             state: Mutex::default(),
-            ready: Notify::new(),
             limit,
             gauge,
         }
@@ -166,21 +181,18 @@ impl Queue {
             return false;
         }
         let bytes = item.frame.len();
-        if state.bytes + bytes > self.limit && !state.waiting.is_empty() {
+        let taken = state.bytes + bytes <= self.limit || state.waiting.is_empty();
+        if taken {
+            state.bytes += bytes;
+            state.waiting.push_back(Waiting::Item(item));
+            self.gauge.inc_by(signed(bytes));
+        } else {
             state.close = Some(Close::Slow);
             state.waiting = VecDeque::new();
-            let held = std::mem::take(&mut state.bytes);
-            drop(state);
-            self.gauge.dec_by(signed(held));
-            self.ready.notify_one();
-            return false;
+            self.gauge.dec_by(signed(std::mem::take(&mut state.bytes)));
         }
-        state.bytes += bytes;
-        state.waiting.push_back(Waiting::Item(item));
-        drop(state);
-        self.gauge.inc_by(signed(bytes));
-        self.ready.notify_one();
-        true
+        wake(state);
+        taken
     }
 
     /// Tells the connection, after what waits, that it no longer gets events of a channel.
@@ -189,8 +201,7 @@ impl Queue {
         if state.close.is_none() {
             state.waiting.push_back(Waiting::Left(channel));
         }
-        drop(state);
-        self.ready.notify_one();
+        wake(state);
     }
 
     /// Drops what waits of a channel.
@@ -199,54 +210,82 @@ impl Queue {
         let before = state.bytes;
         state.waiting.retain(|waiting| waiting.channel() != channel);
         state.bytes = state.waiting.iter().map(Waiting::bytes).sum();
-        let dropped = before - state.bytes;
-        drop(state);
-        self.gauge.dec_by(signed(dropped));
+        self.gauge.dec_by(signed(before - state.bytes));
     }
 
     /// Asks the connection, before anything else is sent, to find out what the person may still listen to.
     pub fn recheck(&self) {
-        self.lock().recheck = true;
-        self.ready.notify_one();
+        let mut state = self.lock();
+        state.recheck = true;
+        wake(state);
     }
 
     /// Closes the connection after what waits was sent. The first reason counts.
     pub fn close(&self, reason: Close) {
-        self.lock().close.get_or_insert(reason);
-        self.ready.notify_one();
+        let mut state = self.lock();
+        state.close.get_or_insert(reason);
+        wake(state);
+    }
+
+    /// Waits until there is something to do.
+    pub fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if !state.is_idle() {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Waits for what to do next.
     pub async fn next(&self) -> Next {
         loop {
+            poll_fn(|context| self.poll_ready(context)).await;
             if let Some(next) = self.take() {
                 return next;
             }
-            self.ready.notified().await;
         }
     }
 
-    fn take(&self) -> Option<Next> {
+    /// What to do next, if there is anything: as many events as one call to the system takes.
+    pub fn take(&self) -> Option<Next> {
         let mut state = self.lock();
         if std::mem::take(&mut state.recheck) {
             return Some(Next::Recheck);
         }
-        match state.waiting.pop_front() {
-            Some(Waiting::Item(item)) => {
-                state.bytes -= item.frame.len();
-                drop(state);
-                self.gauge.dec_by(signed(item.frame.len()));
-                Some(Next::Item(item))
-            }
-            Some(Waiting::Left(channel)) => Some(Next::Left(channel)),
-            None => {
-                // An idle connection keeps no memory for a burst that is over.
-                if state.waiting.capacity() > 64 {
-                    state.waiting = VecDeque::new();
+        if let Some(Waiting::Left(channel)) = state.waiting.front() {
+            let channel = *channel;
+            state.waiting.pop_front();
+            return Some(Next::Left(channel));
+        }
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while items.len() < MOST_AT_ONCE && bytes < MOST_BYTES_AT_ONCE {
+            match state.waiting.pop_front() {
+                Some(Waiting::Item(item)) => {
+                    bytes += item.frame.len();
+                    items.push(item);
                 }
-                state.close.clone().map(Next::Close)
+                Some(left) => {
+                    state.waiting.push_front(left);
+                    break;
+                }
+                None => break,
             }
         }
+        if state.waiting.is_empty() {
+            // An idle connection keeps no memory for a burst that is over.
+            state.waiting = VecDeque::new();
+        }
+        if items.is_empty() {
+            return state.close.clone().map(Next::Close);
+        }
+        state.bytes -= bytes;
+        drop(state);
+        self.gauge.dec_by(signed(bytes));
+        Some(Next::Items(items))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -258,6 +297,15 @@ impl Drop for Queue {
     fn drop(&mut self) {
         let held = self.lock().bytes;
         self.gauge.dec_by(signed(held));
+    }
+}
+
+/// Wakes the connection, after the lock is given back.
+fn wake(mut state: std::sync::MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -288,11 +336,10 @@ mod tests {
         let (queue, gauge) = queue(100);
         assert!(queue.push(item(1, "a")));
         assert!(queue.push(item(1, "bb")));
-        assert_eq!(gauge.get(), 3);
+        assert_eq!(gauge.get(), 7, "with two bytes of header each");
         queue.close(Close::Idle);
         assert!(!queue.push(item(1, "c")));
-        assert_eq!(queue.next().await, Next::Item(item(1, "a")));
-        assert_eq!(queue.next().await, Next::Item(item(1, "bb")));
+        assert_eq!(queue.next().await, Next::Items(vec![item(1, "a"), item(1, "bb")]));
         assert_eq!(queue.next().await, Next::Close(Close::Idle));
         assert_eq!(gauge.get(), 0);
     }
@@ -310,10 +357,49 @@ mod tests {
     async fn one_event_is_always_taken() {
         let (queue, gauge) = queue(2);
         assert!(queue.push(item(1, "12345678")));
-        assert_eq!(queue.next().await, Next::Item(item(1, "12345678")));
+        assert_eq!(queue.next().await, Next::Items(vec![item(1, "12345678")]));
         assert!(queue.push(item(1, "12345678")));
         drop(queue);
         assert_eq!(gauge.get(), 0, "what nobody will send is not counted any more");
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_out_at_a_time_is_bounded_in_events_and_bytes() {
+        let (queue, gauge) = queue(1 << 20);
+        for _ in 0..MOST_AT_ONCE + 1 {
+            queue.push(item(1, "x"));
+        }
+        let large = "x".repeat(40 << 10);
+        for _ in 0..3 {
+            queue.push(item(1, &large));
+        }
+        let mut counts = Vec::new();
+        while let Some(Next::Items(items)) = queue.take() {
+            counts.push(items.len());
+        }
+        assert_eq!(counts, [MOST_AT_ONCE, 3, 1]);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_whatever_comes() {
+        for what in [
+            |queue: &Queue| assert!(queue.push(item(1, "a"))),
+            |queue: &Queue| queue.left(Channel::Workroom(Uuid::nil())),
+            |queue: &Queue| queue.recheck(),
+            |queue: &Queue| queue.close(Close::Idle),
+        ] {
+            let queue = std::sync::Arc::new(queue(100).0);
+            let waiting = tokio::spawn({
+                let queue = queue.clone();
+                async move { queue.next().await }
+            });
+            while queue.lock().waker.is_none() {
+                tokio::task::yield_now().await;
+            }
+            what(&queue);
+            waiting.await.unwrap();
+        }
     }
 
     #[tokio::test]
@@ -324,9 +410,9 @@ mod tests {
         queue.forget(Channel::Workroom(Uuid::from_u128(1)));
         queue.left(Channel::Workroom(Uuid::from_u128(1)));
         queue.recheck();
-        assert_eq!(gauge.get(), 3);
+        assert_eq!(gauge.get(), 5);
         assert_eq!(queue.next().await, Next::Recheck, "before anything is sent");
-        assert_eq!(queue.next().await, Next::Item(item(2, "two")));
+        assert_eq!(queue.next().await, Next::Items(vec![item(2, "two")]));
         assert_eq!(
             queue.next().await,
             Next::Left(Channel::Workroom(Uuid::from_u128(1)))

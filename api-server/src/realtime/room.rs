@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
 use uuid::Uuid;
 
 use super::queue::{Close, Item, Queue};
+use super::wire::Frame;
 use crate::domain::event::Channel;
 
 /// Events that came too early and are kept until the missing ones are there. More are dropped: they are in the table.
@@ -21,7 +21,7 @@ pub struct Ready {
     /// Its position.
     pub position: i64,
     /// What clients get.
-    pub frame: Utf8Bytes,
+    pub frame: Frame,
     /// What it does to those who listen.
     pub effect: Effect,
 }
@@ -321,7 +321,9 @@ mod tests {
         let mut frames = Vec::new();
         loop {
             match queue.next().await {
-                Next::Item(item) => frames.push(item.frame.to_string()),
+                Next::Items(items) => {
+                    frames.extend(items.iter().map(|item| item.frame.as_str().to_owned()));
+                }
                 Next::Left(_) => frames.push("left".to_owned()),
                 Next::Recheck | Next::Close(_) => return frames,
             }
@@ -370,7 +372,7 @@ mod tests {
             effect: Effect::Revokes(Uuid::from_u128(2)),
             ..event(1)
         });
-        assert!(matches!(other.next().await, Next::Item(_)));
+        assert!(matches!(other.next().await, Next::Items(_)));
         assert_eq!(other.next().await, Next::Close(Close::Revoked));
         assert_eq!(received(&queue).await, ["1"]);
     }

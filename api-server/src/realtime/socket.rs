@@ -4,20 +4,24 @@
 //! waits for.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
 
 use super::hub::Resume;
 use super::listener::{Caught, Listener, People, Shared};
 use super::pace::{Turn, turn};
 use super::protocol::{Proof, Reply, Request};
-use super::queue::{Close, Next};
+use super::queue::{Close, Item, Next};
+use super::wire::Frame;
+use super::wire::decoder::{Incoming, Violation};
+use super::wire::transport::Transport;
 use crate::clock;
 use crate::domain::event::Channel;
 use crate::domain::principal::Principal;
@@ -26,24 +30,22 @@ use crate::metrics::{ReasonLabels, SourceLabels};
 
 /// How long a client may take to say who it is.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// How long one frame may take to leave.
+/// How long what is written with one call may take to leave.
 const SEND: Duration = Duration::from_secs(5);
-/// Time between pings, below the idle limits of common proxies.
-const PING: Duration = Duration::from_secs(20);
-/// Silence after which a client is gone.
-const IDLE: Duration = Duration::from_secs(40);
+/// Time for last words.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.
 const SETUP: Duration = Duration::from_secs(10);
-/// Frames of a client in a second, and at once.
-const FRAMES: (NonZeroU32, NonZeroU32) = (
-    NonZeroU32::new(20).expect("above zero"),
-    NonZeroU32::new(200).expect("above zero"),
-);
+/// After events were written, the next ones wait for each other so long: in a busy channel one call to the system takes several of
+/// them. The first event after a pause leaves at once.
+const GATHER: Duration = Duration::from_millis(8);
 
-struct Connection {
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
-}
+/// A stream of bytes to a client.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+struct Connection<S>(Transport<S>);
 
 /// What the first frame says.
 struct First {
@@ -52,11 +54,16 @@ struct First {
     resume: HashMap<String, Resume>,
 }
 
+impl From<Violation> for Close {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation.code())
+    }
+}
+
 /// Serves a socket until it closes.
-pub async fn serve<P: People>(socket: WebSocket, shared: Shared<P>) {
+pub async fn serve<S: Stream, P: People>(transport: Transport<S>, shared: Arc<Shared<P>>) {
     let _counted = Counted::new(&shared);
-    let (sink, stream) = socket.split();
-    let mut connection = Connection { sink, stream };
+    let mut connection = Connection(transport);
     let reason = match converse(&mut connection, &shared).await {
         Ok(()) => "client",
         Err(close) => {
@@ -110,21 +117,35 @@ pub(super) fn expiry(person: &Principal) -> Instant {
 }
 
 /// Everything between the opening and the close; `Ok` means that the client left.
-async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) -> Result<(), Close> {
-    let setup = Box::pin(async {
+async fn converse<S: Stream, P: People>(
+    connection: &mut Connection<S>,
+    shared: &Arc<Shared<P>>,
+) -> Result<(), Close> {
+    let Some(talk) = Box::pin(introduce(connection, shared)).await? else {
+        return Ok(());
+    };
+    talk.follow().await
+}
+
+/// Finds out who the client is, and sends what it missed; none if it left.
+async fn introduce<'c, S: Stream, P: People>(
+    connection: &'c mut Connection<S>,
+    shared: &'c Arc<Shared<P>>,
+) -> Result<Option<Talk<'c, S, P>>, Close> {
+    let setup = async {
         let Some(first) = connection.first().await? else {
-            return Ok(None);
+            return Ok::<_, Close>(None);
         };
         let deadline = Instant::now() + SETUP;
         let person = shared.people.authenticate(first.proof, deadline).await?;
         let person = person.ok_or(Close::Unauthorized)?;
         let opened = Listener::open(shared, person, &first.channels, &first.resume, deadline).await?;
         Ok(Some(opened))
-    });
+    };
     let (listener, caught, refused) = tokio::select! {
         done = setup => match done? {
             Some(opened) => opened,
-            None => return Ok(()),
+            None => return Ok(None),
         },
         () = shared.drain.cancelled() => return Err(draining(draw_turn(shared))),
     };
@@ -137,32 +158,39 @@ async fn converse<P: People>(connection: &mut Connection, shared: &Shared<P>) ->
     for (channel, refusal) in refused {
         connection.refuse(refusal.code(), channel).await?;
     }
+    let (now, manners) = (Instant::now(), shared.manners);
     let mut talk = Talk {
         connection,
         shared,
         expires: expiry(listener.person()),
         listener,
-        allowance: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
+        allowance: RateLimiter::direct(Quota::per_second(manners.rate).allow_burst(manners.burst)),
+        heard: now,
+        ping: now + entropy::jitter(manners.ping / 2),
+        gate: now,
+        leaving: None,
     };
     for caught in caught {
-        Box::pin(talk.catch_up(caught)).await?;
+        talk.catch_up(caught).await?;
     }
-    talk.follow().await
+    Ok(Some(talk))
 }
 
-impl Connection {
+impl<S: Stream> Connection<S> {
     /// The first frame; none if the client left.
     async fn first(&mut self) -> Result<Option<First>, Close> {
         let end = Instant::now() + FIRST_FRAME;
         let text = loop {
-            match tokio::time::timeout_at(end, self.stream.next())
+            match tokio::time::timeout_at(end, self.0.hear())
                 .await
-                .map_err(|_| Close::Unauthorized)?
+                .map_err(|_| Close::Unauthorized)??
             {
-                Some(Ok(Message::Text(text))) => break text,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Binary(_))) => return Err(Close::Protocol),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
+                Some(Incoming::Text(text)) => break text,
+                Some(Incoming::Ping(carried)) => self.send(&[Frame::pong(&carried)]).await?,
+                Some(Incoming::Pong) => {}
+                Some(Incoming::Binary(_)) => return Err(Close::Protocol),
+                Some(Incoming::Close(code)) => return self.part(code).await.map(|()| None),
+                None => return Ok(None),
             }
         };
         match serde_json::from_str(&text) {
@@ -181,7 +209,7 @@ impl Connection {
 
     async fn reply(&mut self, reply: &Reply) -> Result<(), Close> {
         let text = serde_json::to_string(reply).map_err(|_| Close::Protocol)?;
-        self.send(Message::Text(text.into())).await
+        self.send(&[Frame::text(&text)]).await
     }
 
     async fn refuse(&mut self, code: &'static str, channel: String) -> Result<(), Close> {
@@ -193,88 +221,168 @@ impl Connection {
         .await
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Close> {
-        match timeout(SEND, self.sink.send(message)).await {
-            // When the client is gone, that comes from the stream too.
-            Ok(Ok(()) | Err(_)) => Ok(()),
-            Err(_) => Err(Close::Slow),
+    async fn send(&mut self, frames: &[Frame]) -> Result<(), Close> {
+        if self.0.send(frames, SEND).await {
+            Ok(())
+        } else {
+            Err(Close::Slow)
         }
     }
 
+    /// Answers the close of a client.
+    async fn part(&mut self, code: Option<u16>) -> Result<(), Close> {
+        let answer = Frame::close(code.unwrap_or(1000), "");
+        self.0.close(&[answer], FAREWELL).await;
+        Ok(())
+    }
+
     async fn close(&mut self, close: &Close) {
-        let frame = CloseFrame {
-            code: close.code(),
-            reason: Utf8Bytes::from(close.text()),
+        let error = Reply::Error {
+            code: close.label(),
+            channel: None,
+            fatal: true,
         };
-        if !matches!(close, Close::Draining { .. }) {
-            let error = Reply::Error {
-                code: close.label(),
-                channel: None,
-                fatal: true,
-            };
-            let _ = self.reply(&error).await;
+        let mut last = Vec::with_capacity(2);
+        if !matches!(close, Close::Draining { .. } | Close::Violation(_)) {
+            last.extend(serde_json::to_string(&error).ok().map(Frame::from));
         }
-        let _ = timeout(SEND, self.sink.send(Message::Close(Some(frame)))).await;
-        // The client's answer ends the connection properly; it is not waited for longer than that.
-        let answered = async { while let Some(Ok(_)) = self.stream.next().await {} };
-        let _ = timeout(Duration::from_secs(1), answered).await;
+        last.push(Frame::close(close.code(), &close.text()));
+        self.0.close(&last, FAREWELL).await;
     }
 }
 
 /// A client that is known.
-struct Talk<'c, P> {
-    connection: &'c mut Connection,
-    shared: &'c Shared<P>,
+struct Talk<'c, S, P> {
+    connection: &'c mut Connection<S>,
+    shared: &'c Arc<Shared<P>>,
     listener: Listener<P>,
-    expires: Instant,
     allowance: DefaultDirectRateLimiter,
+    expires: Instant,
+    /// When the client was heard last.
+    heard: Instant,
+    /// When the next ping is due.
+    ping: Instant,
+    /// Events wait until then for others to come.
+    gate: Instant,
+    leaving: Option<(Instant, Turn)>,
 }
 
-impl<P: People> Talk<'_, P> {
+/// Why the connection woke up.
+enum Woken {
+    /// The client said something, or nothing more.
+    Heard(Option<Incoming>),
+    /// Something waits for the client.
+    Waiting,
+    /// A moment has come that was waited for.
+    Due,
+    /// The process is about to end.
+    Draining,
+}
+
+impl<S: Stream, P: People> Talk<'_, S, P> {
     /// Sends what comes, until somebody closes.
     async fn follow(mut self) -> Result<(), Close> {
-        let mut ping = interval_at(Instant::now() + entropy::jitter(PING / 2), PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
-        let mut leaving: Option<(Instant, Turn)> = None;
+        let mut drain = pin!(self.shared.drain.cancelled());
+        let mut clock = pin!(sleep_until(self.next_due()));
         loop {
-            let end = leaving.map_or(self.expires, |(at, _)| at.min(self.expires));
-            tokio::select! {
-                next = self.listener.next() => self.carry_out(next).await?,
-                message = self.connection.stream.next() => {
-                    heard = Instant::now();
-                    let Some(Ok(message)) = message else { return Ok(()) };
-                    if !Box::pin(self.hear(message)).await? {
+            let woken = poll_fn(|context| {
+                if let Poll::Ready(heard) = self.connection.0.poll_hear(context) {
+                    return Poll::Ready(heard.map(Woken::Heard));
+                }
+                if self.listener.queue().poll_ready(context).is_ready() {
+                    if Instant::now() >= self.gate {
+                        return Poll::Ready(Ok(Woken::Waiting));
+                    }
+                    if clock.deadline() > self.gate {
+                        clock.as_mut().reset(self.gate);
+                    }
+                }
+                if clock.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(Woken::Due));
+                }
+                if self.leaving.is_none() && drain.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(Woken::Draining));
+                }
+                Poll::Pending
+            });
+            match woken.await? {
+                Woken::Heard(None) => return Ok(()),
+                Woken::Heard(Some(incoming)) => {
+                    self.heard = Instant::now();
+                    if !Box::pin(self.hear(incoming)).await? {
                         return Ok(());
                     }
                 }
-                _ = ping.tick() => self.connection.send(Message::Ping(bytes::Bytes::new())).await?,
-                () = sleep_until(heard + IDLE) => return Err(Close::Idle),
-                () = sleep_until(end) => match leaving {
-                    Some((at, turn)) if at <= self.expires => return Err(Box::pin(self.say_closing(turn)).await),
-                    _ => return Err(Close::Unauthorized),
-                },
-                () = self.shared.drain.cancelled(), if leaving.is_none() => {
+                Woken::Waiting => self.carry_out().await?,
+                Woken::Due => {
+                    if Instant::now() >= self.next_due() {
+                        Box::pin(self.keep_time()).await?;
+                    }
+                    clock.as_mut().reset(self.next_due());
+                }
+                Woken::Draining => {
                     let turn = draw_turn(self.shared);
-                    leaving = Some((Instant::now() + turn.close_after, turn));
+                    self.leaving = Some((Instant::now() + turn.close_after, turn));
+                    clock.as_mut().reset(self.next_due());
                 }
             }
         }
     }
 
-    async fn carry_out(&mut self, next: Next) -> Result<(), Close> {
-        match next {
-            Next::Item(item) => {
-                self.listener.note(&item);
-                self.connection.send(Message::Text(item.frame)).await
+    /// The next moment that has to be looked at.
+    fn next_due(&self) -> Instant {
+        let leaving = self.leaving.map_or(self.expires, |(at, _)| at);
+        self.ping
+            .min(self.heard + self.shared.manners.idle)
+            .min(self.expires)
+            .min(leaving)
+    }
+
+    /// Does what is due.
+    async fn keep_time(&mut self) -> Result<(), Close> {
+        let now = Instant::now();
+        if now >= self.expires {
+            return Err(Close::Unauthorized);
+        }
+        if let Some((at, turn)) = self.leaving
+            && now >= at
+        {
+            return Err(self.say_closing(turn).await);
+        }
+        if now >= self.heard + self.shared.manners.idle {
+            return Err(Close::Idle);
+        }
+        if now >= self.ping {
+            self.ping = now + self.shared.manners.ping;
+            self.connection.send(&[Frame::ping()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what the queue says next.
+    async fn carry_out(&mut self) -> Result<(), Close> {
+        match self.listener.queue().take() {
+            None => Ok(()),
+            Some(Next::Items(items)) => {
+                self.gate = Instant::now() + GATHER;
+                self.pass_on(items).await
             }
-            Next::Left(channel) => {
+            Some(Next::Left(channel)) => {
                 self.listener.put_out(channel);
                 Box::pin(self.say_left(channel, "removed")).await
             }
-            Next::Recheck => Box::pin(self.recheck()).await,
-            Next::Close(close) => Err(close),
+            Some(Next::Recheck) => Box::pin(self.recheck()).await,
+            Some(Next::Close(close)) => Err(close),
         }
+    }
+
+    /// Sends events.
+    async fn pass_on(&mut self, items: Vec<Item>) -> Result<(), Close> {
+        for item in &items {
+            self.listener.note(item);
+        }
+        let frames: Vec<Frame> = items.into_iter().map(|item| item.frame).collect();
+        self.connection.send(&frames).await
     }
 
     /// Finds out what the person may still listen to.
@@ -286,15 +394,19 @@ impl<P: People> Talk<'_, P> {
     }
 
     /// Takes a message of the client; answers whether the client is still there.
-    async fn hear(&mut self, message: Message) -> Result<bool, Close> {
+    async fn hear(&mut self, message: Incoming) -> Result<bool, Close> {
         if self.allowance.check().is_err() {
             return Err(Close::Flood);
         }
         match message {
-            Message::Close(_) => Ok(false),
-            Message::Ping(_) | Message::Pong(_) => Ok(true),
-            Message::Binary(_) => Err(Close::Protocol),
-            Message::Text(text) => self.answer(&text).await.map(|()| true),
+            Incoming::Close(code) => self.connection.part(code).await.map(|()| false),
+            Incoming::Ping(carried) => {
+                let pong = Frame::pong(&carried);
+                self.connection.send(&[pong]).await.map(|()| true)
+            }
+            Incoming::Pong => Ok(true),
+            Incoming::Binary(_) => Err(Close::Protocol),
+            Incoming::Text(text) => self.answer(&text).await.map(|()| true),
         }
     }
 
@@ -341,12 +453,14 @@ impl<P: People> Talk<'_, P> {
             return Ok(());
         };
         while let Some(page) = missed.next(&self.shared.hub, Instant::now() + SETUP).await? {
-            for item in page {
-                self.listener.note(&item);
-                self.connection.send(Message::Text(item.frame)).await?;
-                let labels = SourceLabels { source: "history" };
-                self.shared.metrics.deliveries.get_or_create(&labels).inc();
-            }
+            let labels = SourceLabels { source: "history" };
+            let count = u64::try_from(page.len()).unwrap_or(0);
+            self.pass_on(page).await?;
+            self.shared
+                .metrics
+                .deliveries
+                .get_or_create(&labels)
+                .inc_by(count);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A client on server-sent events: the same events, where WebSockets are blocked. What it listens to is fixed when it connects.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
@@ -49,7 +50,7 @@ type Sent = Result<Event, Infallible>;
 /// Starts to serve a client; the body of the answer is what this answers, and the work that fills it.
 pub fn serve<P: People>(
     opened: Opened<P>,
-    shared: Shared<P>,
+    shared: Arc<Shared<P>>,
 ) -> (
     impl Stream<Item = Sent> + Send + 'static,
     impl Future<Output = ()> + Send + 'static,
@@ -81,7 +82,7 @@ pub fn serve<P: People>(
 
 struct Feed<P> {
     sender: mpsc::Sender<Sent>,
-    shared: Shared<P>,
+    shared: Arc<Shared<P>>,
     listener: Listener<P>,
     expires: Instant,
 }
@@ -132,7 +133,11 @@ impl<P: People> Feed<P> {
             tokio::select! {
                 () = self.sender.closed() => return Ok(()),
                 next = self.listener.next() => match next {
-                    Next::Item(item) => self.pass_on(item).await?,
+                    Next::Items(items) => {
+                        for item in items {
+                            self.pass_on(item).await?;
+                        }
+                    }
                     Next::Left(channel) => {
                         self.listener.put_out(channel);
                         self.say_left(channel.to_string()).await?;

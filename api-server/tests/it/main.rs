@@ -17,6 +17,7 @@ mod conversations;
 mod edge;
 mod events_stream;
 mod external;
+mod frames;
 mod indexes;
 mod jobs;
 mod lifecycle;

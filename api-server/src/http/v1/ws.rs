@@ -1,10 +1,20 @@
 //! The WebSocket endpoint. Who connects is proven by the first frame.
 
-use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use socket2::SockRef;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tungstenite::handshake::server::create_response_with_body;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -14,23 +24,32 @@ use crate::domain::principal::Principal;
 use crate::domain::token::{Kind, Token};
 use crate::http::error::{ApiError, Problem};
 use crate::http::extract::find_session;
+use crate::http::patient::Patient;
 use crate::realtime::hub::Shares;
-use crate::realtime::listener::{People, Shared};
+use crate::realtime::listener::{Manners, People, Shared};
 use crate::realtime::protocol::Proof;
 use crate::realtime::queue::Close;
 use crate::realtime::socket::serve;
+use crate::realtime::wire::transport::Transport;
 use crate::routing::Scope;
 use crate::store::sessions::TakeTicket;
 use crate::store::workroom_members::{Standing, Stands};
 
-/// Largest frame of a client: only small requests come in.
+/// Bytes that the kernel holds back for one socket (it counts its own overhead and doubles the number), so that a client that reads
+/// nothing is noticed while it costs little.
+const KERNEL_BUFFER: usize = 32 << 10;
+
+/// Largest message of a client: only small requests come in.
 const MOST_INCOMING: usize = 16 << 10;
-/// Bytes that are read at once; each open socket keeps them.
-const READ_BUFFER: usize = 1 << 10;
 /// Connections of one person at one process.
 const PER_PERSON: usize = 50;
-/// Bytes that the library may hold back for one socket, above which sending fails.
-const WRITE_BUFFER: usize = 256 << 10;
+/// What is expected of a client. Pings come more often than the idle limits of common proxies end.
+const MANNERS: Manners = Manners {
+    rate: NonZeroU32::new(20).expect("above zero"),
+    burst: NonZeroU32::new(200).expect("above zero"),
+    ping: Duration::from_secs(20),
+    idle: Duration::from_secs(40),
+};
 
 /// Routes of this file.
 pub fn router() -> OpenApiRouter<App> {
@@ -45,36 +64,41 @@ pub fn router() -> OpenApiRouter<App> {
     (status = 403, description = "The origin is not allowed", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Too many connections", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn connect(
-    State(app): State<App>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|error| ApiError::Malformed(error.body_text()))?;
-    let config = app.config();
-    if !origin_is_allowed(&headers, &config.http.allowed_origins) {
+pub async fn connect(State(app): State<App>, mut request: Request) -> Result<Response, ApiError> {
+    let response = create_response_with_body(&request, Body::empty)
+        .map_err(|error| ApiError::Malformed(format!("This is no request for a WebSocket: {error}.")))?;
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let upgrade =
+        upgrade.ok_or_else(|| ApiError::Malformed("This connection cannot become a WebSocket.".into()))?;
+    if !origin_is_allowed(request.headers(), &app.config().http.allowed_origins) {
         return Err(ApiError::Forbidden("This origin may not open WebSockets."));
     }
     let shared = admit(&app)?;
-    let sockets = app.lifecycle().tasks.clone();
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER)
-        .max_message_size(MOST_INCOMING)
-        .max_frame_size(MOST_INCOMING)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER)
-        .on_upgrade(move |socket| sockets.track_future(serve(socket, shared))))
+    app.lifecycle().tasks.spawn(async move {
+        if let Some(transport) = upgrade.await.ok().and_then(transport) {
+            serve(transport, shared).await;
+        }
+    });
+    Ok(response)
+}
+
+/// The connection itself, without what HTTP had around it.
+fn transport(upgraded: Upgraded) -> Option<Transport<TcpStream>> {
+    let parts = downcast::<TokioIo<Patient>>(upgraded).ok()?;
+    let stream = parts.io.into_inner().into_inner();
+    let _ = SockRef::from(&stream).set_send_buffer_size(KERNEL_BUFFER);
+    Some(Transport::new(stream, &parts.read_buf, MOST_INCOMING))
 }
 
 /// What a new connection works with, unless there are too many.
-pub(super) fn admit(app: &App) -> Result<Shared<App>, ApiError> {
+pub(super) fn admit(app: &App) -> Result<Arc<Shared<App>>, ApiError> {
     let config = app.config();
     let metrics = app.metrics().realtime.clone();
     let most = app.most_connections();
     if app.readiness().is_draining() || metrics.sockets.get() >= i64::from(most) {
         return Err(ApiError::Unavailable("No more connections here at the moment."));
     }
-    Ok(Shared {
+    Ok(Arc::new(Shared {
         hub: app.hub().clone(),
         people: app.clone(),
         metrics,
@@ -85,9 +109,10 @@ pub(super) fn admit(app: &App) -> Result<Shared<App>, ApiError> {
             // One tenant leaves a tenth of each process to the others.
             tenant: usize::try_from(most - most / 10).unwrap_or(usize::MAX),
         },
+        manners: MANNERS,
         drain: app.lifecycle().closing.clone(),
         drain_time: config.drain.timeout.get() * 5 / 6,
-    })
+    }))
 }
 
 impl People for App {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -247,12 +246,11 @@ impl Missed {
         let page = std::mem::take(&mut self.page);
         self.after = page.last().map_or(self.until, |event| event.position);
         let items = page.iter().filter_map(|event| {
-            let frame: Utf8Bytes = event.frame().ok()?.into();
             Some(Item {
                 channel: self.channel,
                 epoch: self.epoch,
                 position: event.position,
-                frame,
+                frame: event.frame().ok()?.into(),
             })
         });
         Ok(Some(items.collect()))

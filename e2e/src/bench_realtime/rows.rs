@@ -1,0 +1,478 @@
+//! What is measured, but for what ends a process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::raw::Raw;
+use super::report::Report;
+use super::server::Server;
+use super::tally::{Figures, Reader, Tally, percentile};
+use super::team::{EACH, Team};
+use crate::client::Client;
+use crate::services::Platform;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Before anything is timed.
+const WARM: Duration = Duration::from_secs(2);
+/// Requests that are under way at a time; more wait, and their waiting counts.
+const UNDER_WAY: usize = 256;
+/// What a message holds besides the moment at which it was due.
+const PADDING: usize = 96;
+
+/// Sockets that are read by one thread of their own, so that reading is not held up by what writes.
+pub struct Crowd {
+    runtime: Option<Runtime>,
+    /// What they saw.
+    pub tally: Arc<Tally>,
+    begin: Instant,
+}
+
+impl Crowd {
+    /// Reads from now on.
+    pub fn read(sockets: Vec<Raw>, one_channel: bool) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let begin = Instant::now();
+        let tally = Arc::new(Tally::new(begin, WARM));
+        for mut socket in sockets {
+            let tally = tally.clone();
+            runtime.spawn(async move {
+                let mut reader = Reader::default();
+                while socket
+                    .read(|text| tally.see(&mut reader, text, one_channel))
+                    .await
+                {}
+            });
+        }
+        Ok(Self {
+            runtime: Some(runtime),
+            tally,
+            begin,
+        })
+    }
+
+    /// Since when it reads.
+    pub const fn begin(&self) -> Instant {
+        self.begin
+    }
+
+    /// Waits until so many deliveries have come.
+    async fn settle(&self, wanted: u64) -> Result<()> {
+        let started = Instant::now();
+        while self.tally.delivered() < wanted {
+            if started.elapsed() > PATIENCE {
+                bail!("{} of {wanted} deliveries", self.tally.delivered());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // A runtime cannot be dropped where others run.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What one message holds.
+fn content(due: Duration) -> String {
+    format!("at={};{}", due.as_micros(), "x".repeat(PADDING))
+}
+
+/// Writes messages to the room at a rate, whether or not the servers keep up, over all servers in turn; answers how many.
+async fn write(team: &Team, servers: &[&Server], begin: Instant, rate: u32, seconds: u64) -> Result<u64> {
+    let path = format!("/api/v1/workrooms/{}/messages", team.room);
+    let clients: Vec<Client> = servers
+        .iter()
+        .map(|server| team.owner.at(&server.address))
+        .collect();
+    let permits = Arc::new(Semaphore::new(UNDER_WAY));
+    let mut writing = JoinSet::new();
+    let mut ticks = interval(Duration::from_secs(1) / rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let until = begin + WARM + Duration::from_secs(seconds);
+    let mut written = 0;
+    loop {
+        let due = ticks.tick().await.into_std();
+        if due >= until {
+            break;
+        }
+        let permit = permits.clone().acquire_owned().await?;
+        let client = clients[usize::try_from(written)? % clients.len()].clone();
+        let (path, body) = (path.clone(), json!({"content": content(due - begin)}));
+        writing.spawn(async move {
+            let answer = client.post(&path, &body, &[]).await;
+            drop(permit);
+            answer?.success().map(drop)
+        });
+        written += 1;
+        while let Some(done) = writing.try_join_next() {
+            done??;
+        }
+    }
+    while let Some(done) = writing.join_next().await {
+        done??;
+    }
+    Ok(written)
+}
+
+/// Opens subscribers over all servers, writes, and says what they saw.
+async fn fan_out_at(
+    team: &Team,
+    servers: &[&Server],
+    (subscribers, rate, seconds): (usize, u32, u64),
+) -> Result<Figures> {
+    let channel = team.channel();
+    let mut sockets = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let own = (0..subscribers).filter(|number| number % servers.len() == at);
+        sockets.extend(team.connect(&server.address, own, |_| json!([channel])).await?);
+    }
+    let crowd = Crowd::read(sockets, true)?;
+    let written = write(team, servers, crowd.begin, rate, seconds).await?;
+    let wanted = written * u64::try_from(subscribers)?;
+    crowd.settle(wanted).await?;
+    let figures = crowd.tally.figures(WARM + Duration::from_secs(seconds));
+    ensure!(figures.broken == 0, "{} offsets out of order", figures.broken);
+    ensure!(
+        figures.delivered == wanted,
+        "{} of {wanted} deliveries",
+        figures.delivered
+    );
+    Ok(figures)
+}
+
+fn text(figures: &Figures) -> String {
+    format!(
+        "{} deliveries/s, p50 {} ms, p99 {} ms, longest {} ms; all {} came, in order",
+        figures.rate, figures.p50, figures.p99, figures.longest, figures.delivered
+    )
+}
+
+/// One channel of many subscribers on two servers.
+pub async fn fan_out(
+    report: &mut Report,
+    team: &Team,
+    servers: &[&Server],
+    (subscribers, rates, seconds): (usize, &[u32], u64),
+) -> Result<()> {
+    for rate in rates {
+        let before: f64 = processors(servers)?;
+        let figures = fan_out_at(team, servers, (subscribers, *rate, seconds)).await?;
+        let used = processors(servers)? - before;
+        report.raw(json!({"fan_out": rate, "server_seconds": used, "figures": format!("{figures:?}")}));
+        report.row(
+            &format!("{subscribers} subscribers of one channel, two servers, {rate} messages/s written"),
+            &format!(
+                "{}; the servers took {used:.1} s of processor time",
+                text(&figures)
+            ),
+            "200,000 deliveries/s, p99 under 50 ms",
+            Some(figures.rate >= 200_000 && figures.p99 < 50),
+        );
+    }
+    Ok(())
+}
+
+fn processors(servers: &[&Server]) -> Result<f64> {
+    servers.iter().map(|server| server.processor()).sum()
+}
+
+/// Many small rooms. PostgreSQL of this machine does not take so many commits, so the messages come through Redis, as from a third
+/// server; the servers cannot tell the difference.
+pub async fn rooms(
+    report: &mut Report,
+    team: &Team,
+    servers: &[&Server],
+    platform: &Platform,
+    (rooms, seconds): (usize, u64),
+) -> Result<()> {
+    const MEMBERS: usize = 10;
+    make_rooms(team, platform, rooms).await?;
+    let name = |room: usize| format!("workroom:00000000-0000-4000-8000-{room:012x}:updates");
+    // Ten connections listen to the same ten rooms.
+    let channels = |number: usize| {
+        let first = number / MEMBERS * MEMBERS;
+        json!((first..first + MEMBERS).map(name).collect::<Vec<_>>())
+    };
+    let mut sockets = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let own = (0..rooms).filter(|number| number % servers.len() == at);
+        sockets.extend(team.connect(&server.address, own, channels).await?);
+    }
+    // The servers subscribe to Redis a moment after their clients do.
+    sleep(Duration::from_secs(2)).await;
+    let crowd = Crowd::read(sockets, false)?;
+    let written = publish(platform, crowd.begin, (rooms, 5_000, seconds), name).await?;
+    let wanted = written * u64::try_from(MEMBERS)?;
+    crowd.settle(wanted).await?;
+    let figures = crowd.tally.figures(WARM + Duration::from_secs(seconds));
+    report.raw(json!({"rooms": rooms, "figures": format!("{figures:?}")}));
+    report.row(
+        &format!("{rooms} rooms of {MEMBERS}, {rooms} connections, published through Redis"),
+        &text(&figures),
+        "50,000 deliveries/s, p99 under 20 ms",
+        Some(figures.rate >= 49_000 && figures.p99 < 20),
+    );
+    Ok(())
+}
+
+async fn make_rooms(team: &Team, platform: &Platform, rooms: usize) -> Result<()> {
+    let people: Vec<String> = team
+        .people
+        .iter()
+        .enumerate()
+        .map(|(number, id)| format!("({number},'{id}'::uuid)"))
+        .collect();
+    let (people, tenant, last) = (people.join(","), &team.tenant, rooms - 1);
+    let id = "('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid";
+    let sql = format!(
+        "WITH made AS (INSERT INTO workrooms (id, tenant_id, name) SELECT {id}, '{tenant}', 'Bench' FROM generate_series(0, {last}) n),
+              people (number, id) AS (VALUES {people})
+         INSERT INTO workroom_members (workroom_id, user_id, tenant_id, role)
+         SELECT {id}, people.id, '{tenant}', 'member' FROM generate_series(0, {last}) n
+           JOIN people ON people.number BETWEEN (n / 10 * 10) / {EACH} AND (n / 10 * 10 + 9) / {EACH}"
+    );
+    // The constraint looks at the rooms after the whole statement.
+    platform.postgres.query(0, &sql).await.map(drop)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the rim: events say when they were written"
+)]
+/// Publishes events to rooms in turn, at a rate, as a server does; answers how many.
+async fn publish(
+    platform: &Platform,
+    begin: Instant,
+    (rooms, rate, seconds): (usize, usize, u64),
+    name: impl Fn(usize) -> String,
+) -> Result<u64> {
+    const TICK: Duration = Duration::from_millis(10);
+    let primary = platform.redis.primary().await?.context("Redis has no primary")?;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let until = begin + WARM + Duration::from_secs(seconds);
+    let mut written = 0;
+    let epoch = "00000000-0000-4000-9000-000000000001";
+    loop {
+        let due = ticks.tick().await.into_std();
+        if due >= until {
+            return Ok(u64::try_from(written)?);
+        }
+        let mut events = Vec::with_capacity(rate / 100);
+        for _ in 0..rate / 100 {
+            let channel = name(written % rooms);
+            let frame = json!({"type": "event", "channel": channel, "epoch": epoch, "offset": written / rooms + 1,
+                "id": epoch, "event": "workroom.message.created", "at": jiff::Timestamp::now(),
+                "data": {"content": content(due - begin)}});
+            events.push((format!("tanka:event:{channel}"), frame.to_string()));
+            written += 1;
+        }
+        let commands: Vec<Vec<&str>> = events
+            .iter()
+            .map(|(channel, frame)| vec!["PUBLISH", channel, frame])
+            .collect();
+        platform.redis.pipeline(primary, &commands).await?;
+    }
+}
+
+/// One among many reads nothing.
+pub async fn slow_reader(
+    report: &mut Report,
+    team: &Team,
+    servers: &[&Server],
+    (subscribers, rate, seconds): (usize, u32, u64),
+) -> Result<()> {
+    let without = fan_out_at(team, servers, (subscribers, rate, seconds)).await?;
+    let channel = team.channel();
+    let closed = r#"tanka_websocket_closed_total{reason="slow"}"#;
+    let before = servers[0].metric(closed).await?;
+    let last = subscribers..=subscribers;
+    let slow = team
+        .connect(&servers[0].address, last, |_| json!([channel]))
+        .await?;
+    let ports = (servers[0].port()?, slow.first().context("no socket")?.port()?);
+    let done = Arc::new(AtomicBool::new(false));
+    let watch = watch_slow(servers[0], ports, (closed, before), done.clone());
+    let measure = async {
+        let figures = fan_out_at(team, servers, (subscribers, rate, seconds)).await;
+        done.store(true, Ordering::Relaxed);
+        figures
+    };
+    let (with, watched) = tokio::join!(measure, watch);
+    let (with, (out, queue, kernel)) = (with?, watched?);
+    drop(slow);
+    let (found, met) = match out {
+        Some(out) => (
+            format!("out {:.1} s after its connection was full", out.as_secs_f64()),
+            out < Duration::from_secs(5),
+        ),
+        None => ("not put out".to_owned(), false),
+    };
+    let cost = queue + kernel;
+    report.raw(json!({"slow": {"without": format!("{without:?}"), "with": format!("{with:?}"), "queue": queue, "kernel": kernel}}));
+    report.row(
+        "one reader that reads nothing",
+        &found,
+        "out within 5 s",
+        Some(met),
+    );
+    report.row(
+        "what it cost",
+        &format!(
+            "{:.0} KiB waited in the server, {:.0} KiB in the kernel",
+            queue / 1_024.0,
+            kernel / 1_024.0
+        ),
+        "256 KiB",
+        Some(cost <= 256.0 * 1_024.0),
+    );
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let ratio = with.p99 as f64 / without.p99.max(1) as f64;
+    report.row(
+        &format!("p99 of the other {subscribers}, with and without it"),
+        &format!("{} ms and {} ms: {ratio:.2} times", with.p99, without.p99),
+        "1.1 times",
+        Some(ratio <= 1.1),
+    );
+    Ok(())
+}
+
+/// Looks every 100 ms how much waits for the slow one and whether it is out; answers when that was, counted from the moment at which
+/// the kernel took no more, and the most that waited in the server and in the kernel.
+async fn watch_slow(
+    server: &Server,
+    (near, far): (u16, u16),
+    (closed, before): (&str, f64),
+    done: Arc<AtomicBool>,
+) -> Result<(Option<Duration>, f64, f64)> {
+    let (mut out, mut queue, mut kernel) = (None, 0.0_f64, 0.0_f64);
+    let (mut full, mut last) = (None, 0.0);
+    while !done.load(Ordering::Relaxed) && out.is_none() {
+        if server.metric(closed).await? > before {
+            out = full.map(|since: Instant| since.elapsed());
+        } else {
+            queue = queue.max(server.metric("tanka_realtime_queue_bytes").await?);
+            let waiting = kernel_queue(near, far).unwrap_or(0.0);
+            kernel = kernel.max(waiting);
+            if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
+                full = Some(Instant::now());
+            }
+            last = waiting;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    while !done.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok((out, queue, kernel))
+}
+
+/// Bytes that the kernel holds for one connection of the loopback, between these ports.
+fn kernel_queue(near: u16, far: u16) -> Option<f64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let (near, far) = (format!(":{near:04X}"), format!(":{far:04X}"));
+    let line = table.lines().find(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&near))
+            && fields.next().is_some_and(|remote| remote.ends_with(&far))
+    })?;
+    let queues = line.split_ascii_whitespace().nth(4)?;
+    let (sending, _) = queues.split_once(':')?;
+    u32::from_str_radix(sending, 16).ok().map(f64::from)
+}
+
+/// Resident memory of an idle connection.
+pub async fn idle(report: &mut Report, team: &Team, server: &Server, count: usize) -> Result<()> {
+    // Everything that is made once is there already.
+    drop(team.connect(&server.address, 0..EACH, |_| json!([])).await?);
+    sleep(Duration::from_secs(2)).await;
+    let before = server.resident()?;
+    let sockets = team.connect(&server.address, 0..count, |_| json!([])).await?;
+    let crowd = Crowd::read(sockets, false)?;
+    sleep(Duration::from_secs(3)).await;
+    let after = server.resident()?;
+    let open = server.metric("tanka_websocket_connections").await?;
+    drop(crowd);
+    let each = after.saturating_sub(before) / u64::try_from(count)?;
+    report.raw(json!({"idle": count, "open": open, "before": before, "after": after}));
+    report.row(
+        &format!("idle connection with authentication and two channels, of {count}"),
+        &format!("{each} B resident ({before} B before, {after} B after)"),
+        "6,144 B",
+        Some(each <= 6_144),
+    );
+    Ok(())
+}
+
+/// The registry, asked through the API, with entries of three other processes. Fifty thousand sockets and their clients do not fit
+/// beside everything else, so the entries are written as servers write them.
+pub async fn registry(report: &mut Report, team: &Team, server: &Server, platform: &Platform) -> Result<()> {
+    const ENTRIES: usize = 50_000;
+    const ASKED: usize = 300;
+    let primary = platform.redis.primary().await?.context("Redis has no primary")?;
+    let roll = format!("tanka:roll:tenant:{}:broadcast", team.tenant);
+    for node in 0..3 {
+        let name = format!("bench-{node}/0");
+        let entries: Vec<String> = (0..=ENTRIES / 3)
+            .map(|number| format!("{number}/{}", team.people[number % team.people.len()]))
+            .collect();
+        let key = format!("{roll}:{name}");
+        for chunk in entries.chunks(1_000) {
+            let mut command = vec!["ZADD", key.as_str()];
+            for entry in chunk {
+                command.extend(["1700000000000", entry.as_str()]);
+            }
+            platform.redis.pipeline(primary, &[command]).await?;
+        }
+        let lease = format!("tanka:node:{name}");
+        let told = [
+            vec!["SADD", &roll, &name],
+            vec!["SET", &lease, "1", "PX", "120000"],
+        ];
+        platform.redis.pipeline(primary, &told).await?;
+    }
+    let client = team.owner.at(&server.address);
+    let mut delays = vec![0_u64; 100_000];
+    let mut total = 0;
+    for _ in 0..ASKED {
+        let started = Instant::now();
+        let answer = client.get("/api/v1/tenant/connections", &[]).await?.success()?;
+        let tenths = usize::try_from(started.elapsed().as_micros() / 100)?;
+        delays[tenths.min(99_999)] += 1;
+        total = answer.body["total"].as_u64().context("no total")?;
+    }
+    ensure!(
+        total >= u64::try_from(ENTRIES)?,
+        "only {total} connections are counted"
+    );
+    let (p50, p99) = (percentile(&delays, 50), percentile(&delays, 99));
+    report.row(
+        &format!("`tenant/connections` with {total} entries"),
+        &format!(
+            "p50 {}.{} ms, p99 {}.{} ms",
+            p50 / 10,
+            p50 % 10,
+            p99 / 10,
+            p99 % 10
+        ),
+        "under 5 ms",
+        Some(p50 < 50),
+    );
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Servers of processes of their own.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::dev::Folder;
+use crate::services::ports;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A server.
+#[derive(Debug)]
+pub struct Server {
+    /// `HOST:PORT` of the API.
+    pub address: String,
+    ops: String,
+    child: Child,
+}
+
+impl Server {
+    /// Starts one and waits until it is ready.
+    pub async fn start(folder: &Folder, binary: &Path) -> Result<Self> {
+        let plenty = json!({"requestsPerMinute": 1_000_000, "burst": 100_000, "loginPerMinute": 10_000});
+        let config = folder.config(&json!({"rateLimit": plenty, "logLevel": "error"}))?;
+        let free = ports::free(2)?;
+        let (address, ops) = (format!("127.0.0.1:{}", free[0]), format!("127.0.0.1:{}", free[1]));
+        let child = Command::new(binary)
+            .args(["serve", "--listen", &address, "--ops-listen", &ops, "--config"])
+            .arg(config)
+            .arg("--pepper-file")
+            .arg(folder.pepper()?)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("failed to start the API")?;
+        let server = Self { address, ops, child };
+        let client = Client::new(&server.address);
+        let started = Instant::now();
+        while !client
+            .get("/ready", &[])
+            .await
+            .is_ok_and(|ready| ready.status == 200)
+        {
+            ensure!(started.elapsed() < PATIENCE, "the API is not ready in time");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(server)
+    }
+
+    /// Resident bytes.
+    pub fn resident(&self) -> Result<u64> {
+        resident(self.child.id().context("the API has ended")?)
+    }
+
+    /// Seconds of processor time so far.
+    pub fn processor(&self) -> Result<f64> {
+        processor(self.child.id().context("the API has ended")?)
+    }
+
+    /// As `kill -9` does.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.context("failed to kill the API")
+    }
+
+    /// The sum of a metric's series whose line begins so.
+    pub async fn metric(&self, begin: &str) -> Result<f64> {
+        let text = scrape(&self.ops).await?;
+        let series = text.lines().filter(|line| line.starts_with(begin));
+        Ok(series
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// The port of the API.
+    pub fn port(&self) -> Result<u16> {
+        let (_, port) = self.address.rsplit_once(':').context("no port")?;
+        Ok(port.parse()?)
+    }
+}
+
+/// Resident bytes of a process.
+pub fn resident(id: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_ascii_whitespace().next());
+    Ok(kibibytes.context("no VmRSS")?.parse::<u64>()? * 1_024)
+}
+
+/// Seconds of processor time of a process; the kernel counts hundredths.
+pub fn processor(id: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u32>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).context("no times")?;
+    Ok(f64::from(user + system) / 100.0)
+}
+
+async fn scrape(ops: &str) -> Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(ops).await?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {ops}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
