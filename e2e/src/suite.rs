@@ -40,9 +40,13 @@ pub async fn slice(paths: &Paths) -> Result<()> {
     end_to_end(paths, &mut Steps::default()).await
 }
 
-/// The local cluster's own campaigns: three nodes, and recovery from every fault that a run can leave behind.
+/// What takes too long for every change: the API server's long races, and the local cluster's own campaigns on three nodes, with recovery
+/// from every fault that a run can leave behind.
 pub async fn campaign(paths: &Paths) -> Result<()> {
     let mut steps = Steps::default();
+    for (what, line) in API_CAMPAIGNS {
+        steps.run(what, shell(paths, line)).await?;
+    }
     let cluster = steps
         .run("build the cluster's programs", Cluster::build(paths, CLUSTER))
         .await?;
@@ -124,6 +128,18 @@ const CLUSTER_UNIT: &str =
     "cd e2e/cluster && CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false' go test ./internal/...";
 const INTEGRATION: &str =
     "cargo e2e services run -- cargo test -p api-server --test it && cargo test -p e2e --test it";
+
+/// Tests of the API server that `make test` runs with smaller numbers, with those that show what is claimed.
+const API_CAMPAIGNS: [(&str, &str); 2] = [
+    (
+        "100,000 requests of 100 tenants, with clients that leave",
+        "TANKA_ISOLATION_REQUESTS=100000 cargo e2e services run -- cargo test -p api-server --test it -- --nocapture no_tenant_sees_a_foreign_row",
+    ),
+    (
+        "100,000 races of a load with a write",
+        "TANKA_TRIALS=100000 cargo e2e services run -- cargo test -p api-server --test it -- --nocapture no_race_of_a_load_with_a_write",
+    ),
+];
 
 async fn contract(paths: &Paths, steps: &mut Steps) -> Result<()> {
     let cluster = Cluster::build(paths, CONTRACT).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sqlx::error::DatabaseError;
 use utoipa::ToSchema;
 
 use crate::hashing::HashingError;
@@ -81,6 +82,9 @@ pub enum ApiError {
     /// The write may have happened.
     #[error("outcome unknown")]
     Unknown,
+    /// The database has no room for a write.
+    #[error("storage is full")]
+    StorageFull,
     /// Too often; later it will work.
     #[error("too many: {why}")]
     TooMany {
@@ -116,6 +120,7 @@ impl From<StoreError> for ApiError {
                 Self::Unavailable("The database cannot be reached at the moment.")
             }
             StoreError::Unknown => Self::Unknown,
+            StoreError::Database(error) => Self::from_state(&error),
             other => Self::Internal(format!("{other:?}")),
         }
     }
@@ -131,6 +136,24 @@ impl From<HashingError> for ApiError {
 }
 
 impl ApiError {
+    /// What the database itself says, by SQLSTATE: lack of room and of time pass, and are no mistakes of ours.
+    fn from_state(error: &sqlx::Error) -> Self {
+        let state = error.as_database_error().and_then(DatabaseError::code);
+        match state.as_deref() {
+            // disk_full
+            Some("53100") => {
+                tracing::error!(%error, "the database has no room left");
+                Self::StorageFull
+            }
+            // insufficient_resources, lock_not_available, query_canceled
+            Some(state) if state.starts_with("53") || matches!(state, "55P03" | "57014") => {
+                tracing::warn!(%error, "request was refused, the database is too busy");
+                Self::Unavailable("The database is too busy at the moment.")
+            }
+            _ => Self::Internal(format!("{error:?}")),
+        }
+    }
+
     /// One field is not acceptable.
     pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Invalid(vec![FieldError {
@@ -158,6 +181,7 @@ impl ApiError {
                 "outcome_unknown",
                 "The outcome is unknown",
             ),
+            Self::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "No room is left"),
             Self::TooMany { .. } => (S::TOO_MANY_REQUESTS, "too_many", "Too many requests"),
             Self::SlowBody => (S::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "The request took too long"),
@@ -180,6 +204,7 @@ impl ApiError {
             Self::Unknown => {
                 "The change may or may not have happened. Repeat the request with an Idempotency-Key."
             }
+            Self::StorageFull => "Nothing was changed, because the database has no room left. Reading works.",
             Self::TooMany { why, .. } => why,
             Self::SlowBody => "Send the body faster.",
             Self::Timeout => "The change may or may not have happened.",
@@ -198,6 +223,8 @@ impl IntoResponse for ApiError {
         }
         let retry = match &self {
             Self::Unavailable(_) => Some(1),
+            // A person has to make room.
+            Self::StorageFull => Some(30),
             Self::TooMany { retry_after, .. } => Some(retry_after.as_millis().div_ceil(1_000).max(1)),
             _ => None,
         };

@@ -41,12 +41,19 @@ pub struct Builder {
     alone: bool,
     guest: bool,
     database: Option<Value>,
+    database_keys: Vec<(&'static str, Value)>,
 }
 
 impl Builder {
     /// Another section `database` than the services' own.
     pub fn database(mut self, database: Value) -> Self {
         self.database = Some(database);
+        self
+    }
+
+    /// The services' own section `database` with another value for a key.
+    pub fn database_key(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+        self.database_keys.push((key, value.into()));
         self
     }
 
@@ -87,9 +94,14 @@ impl Builder {
             .await;
         let directory = tempfile::tempdir().unwrap();
         let path = write_config(&directory, &self.extra);
-        if let Some(database) = &self.database {
+        if self.database.is_some() || !self.database_keys.is_empty() {
             let text = std::fs::read_to_string(&path).unwrap();
-            let (_, rest) = text.split_once('\n').unwrap();
+            let (first, rest) = text.split_once('\n').unwrap();
+            let own = || serde_json::from_str(first.strip_prefix("database: ").unwrap()).unwrap();
+            let mut database: Value = self.database.clone().unwrap_or_else(own);
+            for (key, value) in &self.database_keys {
+                database[*key] = value.clone();
+            }
             std::fs::write(&path, format!("database: {database}\n{rest}")).unwrap();
         }
         let (config, fingerprint) = load(&path).unwrap();

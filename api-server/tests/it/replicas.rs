@@ -120,9 +120,7 @@ async fn a_small_limit_ejects_no_healthy_replica() {
         let mut sum = 0;
         for replica in ["pg-1", "pg-2"] {
             sum += app
-                .metric(&format!(
-                    "tanka_database_ejections_total{{instance=\"{replica}\"}}"
-                ))
+                .metric(&format!("tanka_database_ejections_total{{server=\"{replica}\"}}"))
                 .await;
         }
         sum

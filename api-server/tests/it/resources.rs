@@ -20,7 +20,7 @@ fn bytes(length: u32) -> Vec<u8> {
 }
 
 /// A form with a file, and before it a workroom.
-fn form(workroom: Option<&str>, name: &str, kind: &str, content: &[u8]) -> Vec<u8> {
+pub fn form(workroom: Option<&str>, name: &str, kind: &str, content: &[u8]) -> Vec<u8> {
     let mut form = Vec::new();
     if let Some(id) = workroom {
         let part = format!("--cut\r\ncontent-disposition: form-data; name=\"workroom_id\"\r\n\r\n{id}\r\n");
@@ -65,7 +65,7 @@ async fn ask(
     (reply, body)
 }
 
-async fn upload(app: &TestApp, person: &Person, form: Vec<u8>) -> Reply {
+pub async fn upload(app: &TestApp, person: &Person, form: Vec<u8>) -> Reply {
     let kind = [("content-type", "multipart/form-data; boundary=cut")];
     ask(app, person, Method::POST, "/api/v1/resources", &kind, form)
         .await

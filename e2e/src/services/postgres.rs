@@ -27,6 +27,8 @@ const USER: (u32, u32) = (101, 103);
 const VOLUME: &str = "/var/lib/postgresql/data";
 const DATA: &str = "/var/lib/postgresql/data/pgdata";
 const SOCKETS: &str = "/run/postgresql";
+/// For a tablespace that is soon full.
+const SMALL_DISK: &str = "/tmp/small";
 const PATH: &str = "/usr/lib/postgresql/17/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// A primary and two replicas, for which the template has slots.
@@ -122,6 +124,7 @@ fn sandbox(root: &Rootfs, volume: &Path, sockets: &Path) -> Sandbox {
         root: root.path.clone(),
         user: USER,
         binds: vec![(volume.to_path_buf(), VOLUME), (sockets.to_path_buf(), SOCKETS)],
+        disks: Vec::new(),
         environment: vec![
             ("PATH", PATH.to_owned()),
             ("PGDATA", DATA.to_owned()),
@@ -155,7 +158,9 @@ impl Cluster {
                 .await
                 .context("failed to copy the prepared cluster")?;
             configure(&volume.join("pgdata"), index, *port, ports[0])?;
-            let sandbox = sandbox(&root, &volume, &stack.folder().join(format!("{name}-sockets")));
+            let mut sandbox = sandbox(&root, &volume, &stack.folder().join(format!("{name}-sockets")));
+            // Replicas have room for what the primary has none for.
+            sandbox.disks.push((if index == 0 { 32 } else { 64 }, SMALL_DISK));
             let log = stack.folder().join("logs").join(format!("{name}.log"));
             stack.add(Service::new(&name, sandbox, vec!["postgres".to_owned()], log))?;
         }

@@ -74,6 +74,7 @@ impl Group {
             root: self.root.path.clone(),
             user: USER,
             binds: vec![(data.to_path_buf(), "/data")],
+            disks: Vec::new(),
             environment: vec![
                 ("POD_NAME", format!("test-redis-{index}")),
                 ("REDIS_PEERS", peers.join(" ")),

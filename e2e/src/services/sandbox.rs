@@ -32,7 +32,13 @@ mount --bind /dev "$root/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 while [ "$1" != -- ]; do
-    mount --bind "$1" "$root$2"
+    case $1 in
+    disk:*)
+        mkdir -p "$root$2"
+        mount -t tmpfs -o "size=${1#disk:}m,mode=0700,uid=$user,gid=$group" tmpfs "$root$2"
+        ;;
+    *) mount --bind "$1" "$root$2" ;;
+    esac
     shift 2
 done
 shift
@@ -49,6 +55,8 @@ pub struct Sandbox {
     pub user: (u32, u32),
     /// Folders of the host, and where they appear. They are created, owned by the user.
     pub binds: Vec<(PathBuf, &'static str)>,
+    /// Disks that can be filled: MiB, and where they appear, below `/tmp`. They are as new whenever the program starts.
+    pub disks: Vec<(u32, &'static str)>,
     /// The whole environment.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -87,6 +95,9 @@ impl Sandbox {
         ]);
         for (outside, inside) in &self.binds {
             arguments.extend([outside.clone().into(), OsString::from(inside)]);
+        }
+        for (size, inside) in &self.disks {
+            arguments.extend([OsString::from(format!("disk:{size}")), OsString::from(inside)]);
         }
         arguments.push("--".into());
         arguments.extend(argv.iter().map(OsString::from));

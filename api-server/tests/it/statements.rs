@@ -1,0 +1,223 @@
+//! How many statements an answer takes: as many with twenty rows as with one, on every route that reads.
+
+use std::collections::BTreeMap;
+
+use api_server::http::openapi;
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::app::{Person, Reply, TestApp, until};
+use crate::cache::make_operator;
+use crate::resources::{form, upload};
+
+/// Streams, which answer with no rows; `realtime.rs` and `events_stream.rs` are about them.
+const STREAMS: [&str; 2] = ["/api/v1/events", "/api/v1/ws"];
+/// Answered by Redis, where nobody is connected.
+const WHO_IS_THERE: [&str; 2] = ["/api/v1/tenant/connections", "/api/v1/workrooms/{id}/presence"];
+/// More than this many statements for one answer need a reason.
+const MOST: u32 = 3;
+
+/// Rows of one tenant, of every kind that can be listed.
+struct Ground<'a> {
+    app: &'a TestApp,
+    owner: Person,
+    region: String,
+    conversation: String,
+    memory: String,
+    workroom: String,
+    resource: String,
+    webhook: String,
+    task: String,
+    plan: String,
+}
+
+fn id(reply: &Reply) -> String {
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+impl<'a> Ground<'a> {
+    /// One row of each kind.
+    async fn of(app: &'a TestApp) -> Self {
+        let owner = app.person().await;
+        make_operator(&owner, true).await;
+        until("the grant is everywhere", async || {
+            app.get_as(&owner, "/api/v1/cache/stats").await.status == 200
+        })
+        .await;
+        let mut ground = Self {
+            app,
+            region: format!("N-{}", &owner.user_id[24..]).to_uppercase(),
+            owner,
+            conversation: String::new(),
+            memory: String::new(),
+            workroom: String::new(),
+            resource: String::new(),
+            webhook: String::new(),
+            task: String::new(),
+            plan: String::new(),
+        };
+        ground.webhook = ground.webhook().await;
+        ground.conversation = app.conversation(&ground.owner, "0").await;
+        ground.workroom = ground.make("workrooms", json!({"name": "0"})).await;
+        ground.row(0).await;
+        ground
+    }
+
+    async fn make(&self, collection: &str, body: Value) -> String {
+        let path = format!("/api/v1/{collection}");
+        id(&self.app.post_as(&self.owner, &path, body).await.expect(201))
+    }
+
+    async fn webhook(&self) -> String {
+        let body = json!({"url": "https://example.com/", "event_types": ["conversation.created"]});
+        self.make("webhooks", body).await
+    }
+
+    /// One more of everything that hangs from the first ones, and of what stands alone.
+    async fn row(&mut self, number: i64) {
+        let (app, owner) = (self.app, &self.owner);
+        let said = json!({"content": format!("hello {number}")});
+        for collection in ["conversations", "workrooms"] {
+            let parent = if collection == "conversations" {
+                &self.conversation
+            } else {
+                &self.workroom
+            };
+            self.make(&format!("{collection}/{parent}/messages"), said.clone())
+                .await;
+        }
+        let note = json!({"content": format!("tea number {number}")});
+        let memory = self.make("memories", note).await;
+        let resource = id(&upload(app, owner, form(None, "a.txt", "text/plain", b"text"))
+            .await
+            .expect(201));
+        let sync = json!({"connector": "http", "url": format!("http://127.0.0.1:1/{number}.json")});
+        let started = app
+            .post_as(owner, "/api/v1/syncs", sync.clone())
+            .await
+            .expect(202);
+        let task = started.json()["task_id"].as_str().unwrap().to_owned();
+        let schedule = json!({"cron": "0 0 1 1 *", "sync": sync});
+        self.make("schedules", schedule).await;
+        let plan = json!({
+            "name": number.to_string(), "provider": "Ours", "regions": [self.region], "currency": "EUR",
+            "time_zone": "Europe/Berlin", "renewable_percentage": 40,
+            "rate_structure": {"energy": {"type": "flat", "rate": "0.25"}},
+        });
+        let plan = self.make("plans", plan).await;
+        let hour = api_server::clock::now().as_second() / 3_600 * 3_600;
+        let at = jiff::Timestamp::from_second(hour - (number + 1) * 3_600).unwrap();
+        let usage = json!({"region": self.region, "readings": [{"at": at, "kwh": "1.5"}]});
+        app.post_as(owner, "/api/v1/usage", usage).await.expect(200);
+        if number == 0 {
+            (self.memory, self.resource, self.task, self.plan) = (memory, resource, task, plan);
+        }
+    }
+
+    /// From one of each kind to `count` of each.
+    async fn grow(&mut self, count: i64) {
+        for number in 1..count {
+            self.row(number).await;
+            self.webhook().await;
+            self.app.conversation(&self.owner, &number.to_string()).await;
+            self.make("workrooms", json!({"name": number.to_string()})).await;
+            let colleague = self.app.colleague(&self.owner, "member").await;
+            let members = format!("/api/v1/workrooms/{}/members", self.workroom);
+            let body = json!({"user_id": colleague.user_id});
+            self.app.post_as(&self.owner, &members, body).await.expect(201);
+            self.app
+                .login(&self.owner.email, &self.owner.password)
+                .await
+                .expect(200);
+        }
+    }
+
+    /// The address of a route with the ids of the first rows, and what a list needs to show.
+    fn address(&self, template: &str) -> String {
+        let path = [
+            ("conversations/{id}", &self.conversation),
+            ("memories/{id}", &self.memory),
+            ("workrooms/{id}", &self.workroom),
+            ("resources/{id}", &self.resource),
+            ("webhooks/{id}", &self.webhook),
+            ("tasks/{id}", &self.task),
+            ("plans/{id}", &self.plan),
+            ("recommendations/{user}", &self.owner.user_id),
+        ]
+        .iter()
+        .fold(template.to_owned(), |path, (pattern, id)| {
+            let (collection, _) = pattern.split_once('/').unwrap();
+            path.replace(pattern, &format!("{collection}/{id}"))
+        });
+        match template {
+            "/api/v1/memories/search" => format!("{path}?q=tea&limit=50"),
+            "/api/v1/plans/catalog" => format!("{path}?region={}", self.region),
+            "/api/v1/usage/analysis" => format!("{path}?months=12"),
+            _ => path,
+        }
+    }
+
+    /// Statements and rows of each answer, when every list has at least so many rows.
+    async fn measure(&self, routes: &[String], count: usize) -> BTreeMap<String, (u32, Option<usize>)> {
+        let mut measured = BTreeMap::new();
+        for template in routes {
+            let path = self.address(template);
+            let ask = async || self.app.get_as(&self.owner, &path).await.expect(200);
+            if !WHO_IS_THERE.contains(&template.as_str()) {
+                until(&format!("{path} shows {count}"), async || {
+                    rows(&ask().await).is_none_or(|rows| rows >= count)
+                })
+                .await;
+            }
+            let reply = ask().await;
+            let statements = reply.header("x-db-queries").parse().unwrap();
+            measured.insert(template.clone(), (statements, rows(&reply)));
+        }
+        measured
+    }
+}
+
+/// Rows of a list.
+fn rows(reply: &Reply) -> Option<usize> {
+    let body: Value = serde_json::from_str(&reply.text).ok()?;
+    let list = body.as_array().or_else(|| body["items"].as_array());
+    list.map(Vec::len)
+}
+
+/// F01, F03, T28: no answer takes a statement for each of its rows, whatever route gives it.
+#[tokio::test]
+async fn twenty_rows_take_as_many_statements_as_one() {
+    let app = TestApp::builder()
+        .config(
+            "http: {debugHeaders: true}\ncache: {enabled: false}\noutbound: {allowedNetworks: [127.0.0.0/8]}",
+        )
+        .start()
+        .await;
+    let routes: Vec<String> = openapi::parts()
+        .1
+        .paths
+        .paths
+        .iter()
+        .filter(|(path, item)| item.get.is_some() && !STREAMS.contains(&path.as_str()))
+        .map(|(path, _)| path.clone())
+        .collect();
+    let mut ground = Ground::of(&app).await;
+    let one = ground.measure(&routes, 1).await;
+    ground.grow(20).await;
+    let twenty = ground.measure(&routes, 20).await;
+    let (mut wrong, mut lists) = (Vec::new(), 0);
+    for (route, (statements, before)) in &one {
+        let (now, after) = &twenty[route];
+        println!("{route}: {statements} statements for {before:?} rows, {now} for {after:?}");
+        lists += usize::from(after.is_some_and(|rows| rows >= 20));
+        if statements != now || *now > MOST {
+            wrong.push((route, statements, now, before, after));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(lists >= 14, "{lists} lists had twenty rows");
+    let deleted = format!("/api/v1/conversations/{}", ground.conversation);
+    app.as_with(&ground.owner, Method::DELETE, &deleted, &[], None)
+        .await
+        .expect(204);
+}
