@@ -3,6 +3,7 @@
 pub mod access;
 pub mod answer;
 pub mod client;
+pub mod docs;
 pub mod edge;
 pub mod error;
 pub mod extract;
@@ -34,6 +35,7 @@ pub fn router(app: &App) -> Result<Router, Undeclared> {
     let router = documented
         .route("/ws", axum::routing::get(v1::ws::connect))
         .merge(service::router())
+        .merge(docs::router())
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn_with_state(gate, access::admit))

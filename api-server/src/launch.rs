@@ -75,7 +75,7 @@ impl Launch {
                 metrics,
             };
             tokio::spawn(reloader.run(lifecycle.stop.clone()));
-            tokio::spawn(follow_log_level(live.clone()));
+            tokio::spawn(follow_telemetry(live.clone()));
         }
         let app = assemble(live, metrics, self.keys, lifecycle.clone())?;
         let waiting = app.clone();
@@ -238,9 +238,11 @@ impl Running {
     }
 }
 
-async fn follow_log_level(live: Live) {
+async fn follow_telemetry(live: Live) {
     let mut changes = live.subscribe();
     while changes.changed().await.is_ok() {
-        telemetry::set_level(live.get().log_level);
+        let config = live.get();
+        // Another collector is reached over a client that blocks.
+        let _ = tokio::task::spawn_blocking(move || telemetry::apply(&config)).await;
     }
 }

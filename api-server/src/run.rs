@@ -68,6 +68,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<()> {
     let (config, fingerprint) = load(&serve.config)?;
     telemetry::start(arguments.log_format, config.log_level);
+    let first = config.clone();
+    tokio::task::spawn_blocking(move || telemetry::apply(&first)).await?;
     // Registered before anything starts, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
@@ -86,11 +88,13 @@ async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<
         () = running.app.lifecycle().failed.cancelled() => return Err(anyhow!("a background task ended")),
     }
     tokio::select! {
-        _ = running.drain() => Ok(()),
+        _ = running.drain() => {}
         // A second signal means at once.
-        _ = terminate.recv() => Err(anyhow!("a second signal ended the drain")),
-        _ = interrupt.recv() => Err(anyhow!("a second signal ended the drain")),
+        _ = terminate.recv() => return Err(anyhow!("a second signal ended the drain")),
+        _ = interrupt.recv() => return Err(anyhow!("a second signal ended the drain")),
     }
+    tokio::task::spawn_blocking(telemetry::end).await?;
+    Ok(())
 }
 
 async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Result<()> {

@@ -6,14 +6,22 @@ use super::task::Patience;
 use super::{Unacceptable, line};
 
 /// Events that endpoints can be told of.
-pub const EVENT_TYPES: [&str; 7] = [
+pub const EVENT_TYPES: [&str; 15] = [
     "conversation.created",
     "conversation.updated",
     "conversation.deleted",
     "message.created",
+    "resource.created",
+    "resource.deleted",
     "sync.failed",
     "sync.succeeded",
     "tenant.broadcast",
+    "workroom.created",
+    "workroom.deleted",
+    "workroom.member.added",
+    "workroom.member.removed",
+    "workroom.message.created",
+    "workroom.updated",
 ];
 /// Endpoints of a tenant.
 pub const MOST_ENDPOINTS: i64 = 20;

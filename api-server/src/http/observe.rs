@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::entropy;
 use crate::metrics::{HttpMetrics, LatencyLabels, RequestLabels};
 use crate::tally::{self, Tally};
+use crate::telemetry;
 
 /// Carries the request id in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,7 +28,7 @@ const DB_QUERIES: HeaderName = HeaderName::from_static("x-db-queries");
 const CACHE_HIT_RATE: HeaderName = HeaderName::from_static("x-cache-hit-rate");
 
 /// Headers of every answer. `X-XSS-Protection: 0` because the filter that it once controlled created leaks of its own;
-/// the API serves no page, so nothing may be loaded or framed.
+/// the API serves no page, so nothing may be loaded or framed. The explorer sets its own policy.
 const EVERYWHERE: [(HeaderName, &str); 6] = [
     (
         header::STRICT_TRANSPORT_SECURITY,
@@ -91,6 +92,7 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         .insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
     let span = tracing::info_span!("request", http.method = observed.method, http.route = %observed.endpoint,
         request.id = %observed.id);
+    telemetry::adopt(&span, request.headers());
     let work = tally::scope(observed.tally.clone(), timeout_at(limit, next.run(request)));
     let work = AssertUnwindSafe(work).catch_unwind();
     let mut in_flight = InFlight::new(app.metrics().http.clone(), observed.labels());

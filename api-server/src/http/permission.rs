@@ -10,12 +10,13 @@ use utoipa::openapi::{HttpMethod, OpenApi};
 use crate::domain::principal::{Permission, Principal};
 
 /// Addresses outside of the description, which are for everybody.
-const SERVICE: [&str; 6] = [
+const SERVICE: [&str; 7] = [
     "/health",
     "/ready",
     "/openapi.json",
     "/ws",
     "/docs",
+    "/docs/",
     "/docs/{*rest}",
 ];
 

@@ -55,6 +55,8 @@ impl Session {
         let statement = Statement::of(query);
         tally::statement();
         let timer = Timer {
+            // Made for traces only: logs name the request.
+            _span: tracing::debug_span!("statement", db.statement = condense(statement.sql.as_str())),
             sql: statement.sql.clone(),
             watch: self.watch.clone(),
             started: Instant::now(),
@@ -65,6 +67,7 @@ impl Session {
 
 /// Observes one statement when it ends, however that happens.
 struct Timer {
+    _span: tracing::Span,
     sql: SqlStr,
     watch: Arc<Watch>,
     started: Instant,

@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::logs::Entry;
 use super::people;
+use crate::cache::kind::{Entity, Kind};
+use crate::cache::tiers::Cached;
 use crate::domain::account::{Email, Name};
 use crate::domain::audit::SecurityEvent;
 use crate::domain::principal::Role;
@@ -134,8 +136,27 @@ impl Write for SignUp {
 }
 
 /// Reads a person of the tenant.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FindUser(pub Uuid);
+
+/// What a change of a person's profile replaces.
+pub(super) const fn profile(tenant: Option<Uuid>, user_id: Uuid) -> Entity {
+    Entity {
+        kind: Kind::UserProfile,
+        tenant,
+        id: Some(user_id),
+    }
+}
+
+impl Cached for FindUser {
+    fn entity(&self, tenant: Option<Uuid>) -> Entity {
+        profile(tenant, self.0)
+    }
+
+    fn arguments(&self) -> impl Serialize {
+        "profile"
+    }
+}
 
 impl Read for FindUser {
     type Output = User;

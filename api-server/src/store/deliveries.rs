@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::domain::page::{Cursor, Page, PageRequest};
 use crate::domain::task::TaskKind;
 use crate::domain::webhook::give_up;
+use crate::entropy;
 use crate::http::answer::List;
 use crate::routing::{Read, ReadHandle, StoreError, Write, WriteHandle};
 use crate::store::jobs::{Hold, NewJob};
@@ -99,6 +100,26 @@ impl Read for ListDeliveries {
                 id: delivery.id,
             },
         )))
+    }
+}
+
+impl WriteHandle<'_> {
+    /// Queues something for the endpoints that want it which is no event of a channel. As of events, only ids and times are told.
+    pub(crate) async fn announce(
+        &mut self,
+        what: &'static str,
+        data: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        sqlx::query_scalar!(
+            "SELECT webhook_enqueue($1, $2, $3, clock_timestamp(), $4)",
+            self.tenant,
+            what,
+            entropy::id(),
+            data,
+        )
+        .fetch_one(&mut *self.connection)
+        .await?;
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::accounts::{EMAIL_TAKEN, FindUser, User};
+use super::accounts::{EMAIL_TAKEN, FindUser, User, profile};
 use super::logs::Entry;
 use super::on_constraint;
 use crate::domain::account::{Email, Name};
@@ -283,6 +283,7 @@ impl ChangeMember {
         )
         .execute(&mut *on.connection)
         .await?;
+        on.invalidate(&[profile(on.tenant, self.id).into()]).await?;
         let entry = |event| Entry::by(event, self.actor.user_id, Some(self.id), &self.origin);
         if role != old_role {
             let event = SecurityEvent::RoleChanged;
@@ -338,6 +339,7 @@ impl Write for RenameSelf {
         .execute(&mut *on.connection)
         .await?;
         on.activity(self.user_id, "profile.changed", self.user_id).await?;
+        on.invalidate(&[profile(on.tenant, self.user_id).into()]).await?;
         FindUser(self.user_id)
             .run(&mut ReadHandle {
                 connection: &mut *on.connection,

@@ -2,6 +2,7 @@
 
 use jiff_sqlx::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -261,7 +262,12 @@ impl Write for FinishResource {
         .await?
         .ok_or(StoreError::Missing)?;
         on.activity(self.user_id, "resource.created", self.id).await?;
-        Ok(row.into())
+        let made = Resource::from(row);
+        let told = json!({
+            "id": made.id, "workroom_id": made.workroom_id, "user_id": self.user_id, "created_at": made.created_at,
+        });
+        on.announce("resource.created", told).await?;
+        Ok(made)
     }
 }
 
@@ -278,16 +284,18 @@ impl Write for DeleteResource {
     type Output = ();
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<(), StoreError> {
-        let was_ready = sqlx::query_scalar!(
-            "DELETE FROM resources WHERE id = $1 AND user_id = $2 RETURNING is_ready",
+        let gone = sqlx::query!(
+            "DELETE FROM resources WHERE id = $1 AND user_id = $2 RETURNING is_ready, workroom_id",
             self.id,
             self.user_id,
         )
         .fetch_optional(&mut *on.connection)
         .await?
         .ok_or(StoreError::Missing)?;
-        if was_ready {
+        if gone.is_ready {
             on.activity(self.user_id, "resource.deleted", self.id).await?;
+            let told = json!({"id": self.id, "workroom_id": gone.workroom_id, "user_id": self.user_id});
+            on.announce("resource.deleted", told).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use jiff_sqlx::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -197,6 +198,8 @@ impl Write for CreateWorkroom {
         on.emit(Channel::User(self.user_id), EventKind::WorkroomJoined, &room)
             .await?;
         on.activity(self.user_id, "workroom.created", self.id).await?;
+        let told = json!({"id": room.id, "user_id": self.user_id, "created_at": room.created_at});
+        on.announce("workroom.created", told).await?;
         Ok(room)
     }
 }

@@ -246,7 +246,7 @@ impl TestApp {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let answer = self.client.request(request.body(Full::from(body)).unwrap());
         let (parts, body) = answer.await.ok()?.into_parts();
-        let text = String::from_utf8(body.collect().await.ok()?.to_bytes().to_vec()).unwrap();
+        let text = String::from_utf8_lossy(&body.collect().await.ok()?.to_bytes()).into_owned();
         Some(Reply {
             status: parts.status,
             headers: parts.headers,

@@ -108,8 +108,14 @@ async fn metrics_have_closed_labels() {
     let find = r#"http_requests_total{method="GET",endpoint="/api/v1/conversations/{id}",status="404"} 5"#;
     assert!(reply.text.contains(find), "{}", reply.text);
     assert!(reply.text.contains(r#"endpoint="unmatched",status="404""#));
+    // T41, J24: by method and route, and buckets from 1 ms to 10 s.
+    for edge in ["0.001", "0.01", "0.5", "10.0", "+Inf"] {
+        let bucket = format!(
+            r#"http_request_duration_seconds_bucket{{le="{edge}",method="GET",endpoint="/api/v1/conversations/{{id}}"}} "#
+        );
+        assert!(reply.text.contains(&bucket), "{bucket}: {}", reply.text);
+    }
     for name in [
-        "http_request_duration_seconds_bucket",
         "tanka_database_replica_lag_seconds",
         "tanka_database_ejections_total",
         "tanka_database_reads_total{role=\"",
@@ -134,4 +140,35 @@ async fn the_deep_check_tells_who_answered() {
     let first = app.deep().await.json()["checked_at"].clone();
     let again = app.deep().await.json()["checked_at"].clone();
     assert_eq!(first, again, "within a second the same report is given again");
+}
+
+/// R32, R36: the explorer comes from this server alone, is let in without a token, and nothing else may load anything.
+#[tokio::test]
+async fn the_explorer_is_served_with_all_that_it_needs() {
+    let app = TestApp::start().await;
+    app.get("/docs").await.expect(303);
+    let page = app.get("/docs/").await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html"), "{page:?}");
+    assert_eq!(page.header("cache-control"), "public, max-age=300");
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.contains("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("http"),
+        "{policy}"
+    );
+    // Everything that the page names is here, and it names nothing elsewhere; no script stands in the page itself.
+    let mut parts = 0;
+    for attribute in ["src=\"", "href=\""] {
+        for rest in page.text.split(attribute).skip(1) {
+            let name = rest.split('"').next().unwrap().trim_start_matches("./");
+            let part = app.get(&format!("/docs/{name}")).await;
+            assert_eq!(part.status, 200, "{name}");
+            parts += 1;
+        }
+    }
+    assert!(parts >= 4, "{}", page.text);
+    assert!(!page.text.contains("<script>"), "{}", page.text);
+    let start = app.get("/docs/swagger-initializer.js").await.expect(200);
+    assert!(start.text.contains("/openapi.json"), "{}", start.text);
+    app.get("/openapi.json").await.expect(200);
+    app.get("/docs/nothing").await.expect(404);
 }

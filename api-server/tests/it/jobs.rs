@@ -1,15 +1,14 @@
 //! The queue: nothing is lost, nothing is done twice at the same time, whoever dies.
 
 use std::collections::HashSet;
-use std::process::{Child, Command, Stdio};
 
 use axum::http::StatusCode;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, Row};
-use tempfile::TempDir;
 
 use crate::app::{Person, TestApp, until, until_some, write_config};
 use crate::outside::{Endpoint, Mood, WORKING, working};
+use crate::process::Process;
 use crate::services::connect;
 use crate::webhooks::webhook;
 
@@ -86,42 +85,6 @@ async fn servers_share_jobs_and_do_each_once() {
     assert!(one.metric(settled).await + two.metric(settled).await >= 40);
 }
 
-/// The real program, as a process of its own.
-struct Process(Child);
-
-impl Process {
-    fn start(directory: &TempDir) -> Self {
-        let pepper = directory.path().join("pepper");
-        std::fs::write(&pepper, [42; 32]).unwrap();
-        let config = write_config(directory, WORKING);
-        let child = Command::new(env!("CARGO_BIN_EXE_tanka-api"))
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .arg("--pepper-file")
-            .arg(pepper)
-            .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    /// As `kill -9` does it.
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A worker that is killed in the middle loses nothing: its lease ends, another one sends the same message again, and it counts once.
 #[tokio::test]
 async fn a_killed_process_leaves_its_job_to_the_next_one() {
@@ -135,7 +98,7 @@ async fn a_killed_process_leaves_its_job_to_the_next_one() {
     let endpoint = Endpoint::start(Mood::Hangs).await;
     webhook(&app, &owner, &endpoint, &["conversation.created"]).await;
     let directory = tempfile::tempdir().unwrap();
-    let mut process = Process::start(&directory);
+    let process = Process::serve(&directory, &write_config(&directory, WORKING));
     app.conversation(&owner, "x").await;
     endpoint.got(1).await;
     process.kill();
@@ -145,7 +108,7 @@ async fn a_killed_process_leaves_its_job_to_the_next_one() {
         "it died in the middle"
     );
     endpoint.becomes(Mood::Fine);
-    let _next = Process::start(&directory);
+    let _next = Process::serve(&directory, &write_config(&directory, WORKING));
     let got = endpoint.got(2).await;
     assert_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
     until("it is done", async || {

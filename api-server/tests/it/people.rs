@@ -397,3 +397,44 @@ async fn an_announcement_is_an_event_of_the_tenant() {
     assert_eq!(row.get::<String, _>(0), "tenant.broadcast");
     assert!(row.get::<String, _>(1).contains("Lunch"));
 }
+
+/// R44, J19, J22: the profile is cached, and what changes it, whoever does it, is seen at once.
+#[tokio::test]
+async fn a_profile_is_cached_and_current() {
+    const PROFILE: &str = "/api/v1/users/profile";
+    let app = TestApp::start().await;
+    let owner = app.person().await;
+    let member = app.colleague(&owner, "member").await;
+    let cached = async || {
+        until("the profile is cached", async || {
+            app.get_as(&member, PROFILE).await.expect(200).header("x-cache") == "hit"
+        })
+        .await;
+    };
+    cached().await;
+    app.as_with(
+        &member,
+        Method::PATCH,
+        PROFILE,
+        &[],
+        Some(json!({"name": "Grace"})),
+    )
+    .await
+    .expect(200);
+    assert_eq!(
+        app.get_as(&member, PROFILE).await.expect(200).json()["name"],
+        "Grace"
+    );
+    cached().await;
+    patch(&app, &owner, &member, json!({"role": "viewer"}))
+        .await
+        .expect(200);
+    let now = app.get_as(&member, PROFILE).await.expect(200).json();
+    assert_eq!((&now["name"], &now["role"]), (&json!("Grace"), &json!("viewer")));
+    assert_eq!(now["email"], member.email);
+    // Another person's is another entry.
+    assert_eq!(
+        app.get_as(&owner, PROFILE).await.expect(200).json()["email"],
+        owner.email
+    );
+}

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::app::{Person, Reply, TestApp, until, until_some};
-use crate::cache::make_operator;
+use crate::cache_operation::make_operator;
 
 fn plan(name: &str, region: &str, rate: &str) -> Value {
     json!({

@@ -7,7 +7,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::app::{Person, Reply, TestApp, until};
-use crate::cache::make_operator;
+use crate::cache_operation::make_operator;
 use crate::resources::{form, upload};
 
 /// Streams, which answer with no rows; `realtime.rs` and `events_stream.rs` are about them.
@@ -169,8 +169,13 @@ impl<'a> Ground<'a> {
                 })
                 .await;
             }
-            let reply = ask().await;
-            let statements = reply.header("x-db-queries").parse().unwrap();
+            // One that has to look again at who asks takes one more.
+            let mut statements = u32::MAX;
+            let mut reply = ask().await;
+            for _ in 0..4 {
+                statements = statements.min(reply.header("x-db-queries").parse().unwrap());
+                reply = ask().await;
+            }
             measured.insert(template.clone(), (statements, rows(&reply)));
         }
         measured

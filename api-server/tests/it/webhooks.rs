@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::app::{Person, TestApp, until, until_some};
 use crate::outside::{Endpoint, Mood, Received, working};
+use crate::resources::{form, upload};
 use crate::services::connect;
+use crate::workrooms::{admit, expel, workroom};
 
 /// Makes a webhook; answers its id and its secret.
 pub async fn webhook(
@@ -325,4 +327,64 @@ async fn another_tenant_finds_nothing_of_a_webhook() {
     app.get_as(&owner, &format!("/api/v1/tasks/{task}"))
         .await
         .expect(200);
+}
+
+/// C19, C27: what happens in workrooms and to files is told too, each thing once, and nothing of what people wrote.
+#[tokio::test]
+async fn workrooms_and_files_are_told() {
+    const TYPES: [&str; 8] = [
+        "resource.created",
+        "resource.deleted",
+        "workroom.created",
+        "workroom.deleted",
+        "workroom.member.added",
+        "workroom.member.removed",
+        "workroom.message.created",
+        "workroom.updated",
+    ];
+    let app = working().start().await;
+    let owner = app.person().await;
+    let member = app.colleague(&owner, "member").await;
+    let endpoint = Endpoint::start(Mood::Fine).await;
+    webhook(&app, &owner, &endpoint, &TYPES).await;
+    let room = workroom(&app, &owner, "private name").await;
+    let id = room.rsplit('/').next().unwrap().to_owned();
+    admit(&app, &owner, &room, &member).await;
+    let said = json!({"content": "private words"});
+    app.post_as(&owner, &format!("{room}/messages"), said)
+        .await
+        .expect(201);
+    let renamed = Some(json!({"name": "private too"}));
+    app.as_with(&owner, Method::PATCH, &room, &[], renamed)
+        .await
+        .expect(200);
+    let file = form(Some(&id), "private.txt", "text/plain", b"private bytes");
+    let file = upload(&app, &owner, file).await.expect(201);
+    app.as_with(&owner, Method::DELETE, file.header("location"), &[], None)
+        .await
+        .expect(204);
+    expel(&app, &owner, &room, &member).await.expect(204);
+    app.as_with(&owner, Method::DELETE, &room, &[], None)
+        .await
+        .expect(204);
+    let told = || {
+        let received = endpoint.received();
+        let mut told: Vec<String> = received
+            .iter()
+            .map(|one| one.json()["type"].as_str().unwrap().to_owned())
+            .collect();
+        told.sort();
+        told
+    };
+    let end = tokio::time::Instant::now() + crate::app::PATIENCE;
+    while told() != TYPES && tokio::time::Instant::now() < end {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (told, got) = (told(), endpoint.received());
+    assert_eq!(told, TYPES);
+    for one in &got {
+        assert!(!one.body.contains("private"), "{}", one.body);
+        let data = &one.json()["data"];
+        assert!(data["workroom_id"] == id || data["id"] == id, "{}", one.body);
+    }
 }

@@ -39,6 +39,10 @@ pub struct ApiSpec {
     pub auth: Auth,
     /// Endpoint that computes embeddings, OpenAI-compatible. Without one, search is lexical.
     pub embeddings: Embeddings,
+    /// Requests that the pods send to addresses that people gave: webhooks and syncs.
+    pub outbound: Outbound,
+    /// Where traces go.
+    pub traces: Traces,
     /// What a pod does when it is asked to stop.
     pub drain: Drain,
     /// Least severe level that is logged. Changes without a restart.
@@ -62,6 +66,8 @@ impl Default for ApiSpec {
             websocket: WebSocket::default(),
             auth: Auth::default(),
             embeddings: Embeddings::default(),
+            outbound: Outbound::default(),
+            traces: Traces::default(),
             drain: Drain::default(),
             log_level: LogLevel::default(),
             pod_template: PodTemplate::default(),
@@ -294,6 +300,42 @@ pub struct Embeddings {
     /// API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
+}
+
+/// Requests to addresses that people gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("self.allowedNetworks.all(network, isCIDR(network))", "api.outbound.allowedNetworks must be networks such as 10.20.0.0/16"),
+])))]
+pub struct Outbound {
+    /// Networks that webhooks and syncs may reach although they are not public, such as 10.20.0.0/16. Everything else that is not
+    /// public is refused, whatever name leads there.
+    #[schemars(length(max = 64), inner(length(min = 3, max = 43)))]
+    pub allowed_networks: Vec<String>,
+}
+
+/// Where traces go, over OTLP. Changes without a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Traces {
+    /// Address of a collector that takes OTLP over http/protobuf, such as http://collector.observability:4318. Without one nothing is
+    /// traced.
+    #[schemars(length(max = 512), regex(pattern = r"^http://"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// How many of a hundred requests are traced, unless the caller has decided it.
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: i32,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            sample_percent: 100,
+        }
+    }
 }
 
 /// What a pod does when it is asked to stop.

@@ -48,6 +48,7 @@ fn violations(object: &Value, old: Option<&Value>) -> Vec<String> {
 #[case(json!({"api": {"auth": {"accessTokenTtl": "1m", "refreshTokenTtl": "2h"}}}))]
 #[case(json!({"postgres": {"managed": {"parameters": {"work_mem": "64MB", "max_connections": "300", "auto_explain.log_min_duration": "1s", "shared_preload_libraries": "pg_stat_statements, auto_explain"}}}}))]
 #[case(json!({"api": {"embeddings": {"url": "http://embed", "model": "m", "dimensions": 384}}}))]
+#[case(json!({"api": {"outbound": {"allowedNetworks": ["10.20.0.0/16", "fd00::/8"]}}}))]
 #[case(json!({"ingress": {"enabled": true, "host": "api.example.com", "tls": {"secretName": "cert"}}}))]
 #[case(json!({"postgres": {"managed": {"failover": {"ttl": "1m", "loopWait": "10s", "retryTimeout": "10s"}}}}))]
 #[case(json!({"version": "1.20.3-rc.1"}))]

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::domain::account::Name;
 use crate::domain::settings::{Settings, locale, timezone};
-use crate::http::answer::Answer;
+use crate::http::answer::{Answer, Kept};
 use crate::http::error::{ApiError, Fields, Problem};
 use crate::http::extract::{Body, Caller};
 use crate::store::accounts::{FindUser, User};
@@ -36,9 +36,9 @@ pub struct ProfileRequest {
     (status = 200, body = User),
     (status = 401, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn profile(State(app): State<App>, caller: Caller) -> Result<Answer<User>, ApiError> {
+async fn profile(State(app): State<App>, caller: Caller) -> Result<Kept, ApiError> {
     let find = FindUser(caller.person.user_id);
-    Ok(Answer::read(app.database().read(&caller.scope, &find).await?))
+    Ok(Kept(app.cache().read(&caller.scope, &find).await?))
 }
 
 /// Changes the caller's name.

@@ -181,7 +181,7 @@ impl Fleet {
             }
         };
         tokio::select! {
-            outcome = timeout_at(scope.deadline, work) => {
+            outcome = timeout_at(scope.deadline, work.instrument(span::<R>("read", place))) => {
                 outcome.unwrap_or(Err(StoreError::Unavailable("the read took too long")))
             }
             () = self.gone(&place.instance) => Err(broken()),
@@ -332,7 +332,7 @@ impl Fleet {
             }
         };
         let (lease, (output, replayed), (events, people, invalidations)) = tokio::select! {
-            outcome = timeout_at(scope.deadline, body) => match outcome {
+            outcome = timeout_at(scope.deadline, body.instrument(span::<W>("write", place))) => match outcome {
                 Ok(outcome) => outcome.map_err(Failed::open)?,
                 Err(_) => return Err(Failed::open(StoreError::Unavailable("the write took too long"))),
             },
@@ -358,6 +358,17 @@ impl Fleet {
             replayed,
         })
     }
+}
+
+/// An attempt as traces show it.
+fn span<T>(kind: &'static str, place: &Place) -> tracing::Span {
+    tracing::debug_span!(
+        "operation",
+        operation.kind = kind,
+        operation.name = std::any::type_name::<T>(),
+        instance.name = %place.instance.name,
+        instance.role = place.role.as_str(),
+    )
 }
 
 /// Tells of an attempt that took long, also when it failed or was abandoned: waiting for a connection and for the commit included,

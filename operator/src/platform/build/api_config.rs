@@ -56,7 +56,15 @@ pub fn config(platform: &Platform) -> Config {
         cache: cache(api),
         embeddings: embeddings(api),
         jobs: config::Jobs::default(),
-        outbound: config::Outbound::default(),
+        outbound: config::Outbound {
+            // What cannot be read is not allowed; the schema has refused it already.
+            allowed_networks: api
+                .outbound
+                .allowed_networks
+                .iter()
+                .filter_map(|network| network.parse().ok())
+                .collect(),
+        },
         resources: config::Resources::default(),
         rate_limit: config::RateLimit {
             requests_per_minute: positive(api.rate_limit.requests_per_minute),
@@ -71,6 +79,10 @@ pub fn config(platform: &Platform) -> Config {
         },
         drain: config::Drain {
             timeout: api.drain.timeout,
+        },
+        traces: config::Traces {
+            endpoint: api.traces.endpoint.clone(),
+            sample_percent: positive(api.traces.sample_percent),
         },
     }
 }
