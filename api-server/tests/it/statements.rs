@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use api_server::http::openapi;
-use axum::http::Method;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor};
 
 use crate::app::{Person, Reply, TestApp, until};
 use crate::cache_operation::make_operator;
 use crate::resources::{form, upload};
+use crate::services::connect;
 
 /// Streams, which answer with no rows; `realtime.rs` and `events_stream.rs` are about them.
 const STREAMS: [&str; 2] = ["/api/v1/events", "/api/v1/ws"];
@@ -210,6 +211,13 @@ async fn twenty_rows_take_as_many_statements_as_one() {
     let one = ground.measure(&routes, 1).await;
     ground.grow(20).await;
     let twenty = ground.measure(&routes, 20).await;
+    // Workers of other tests would try to reach these endpoints.
+    let jobs = format!("DELETE FROM jobs WHERE tenant_id = '{}'", ground.owner.tenant_id);
+    connect("postgres", 0)
+        .await
+        .execute(sqlx::raw_sql(AssertSqlSafe(jobs)))
+        .await
+        .unwrap();
     let (mut wrong, mut lists) = (Vec::new(), 0);
     for (route, (statements, before)) in &one {
         let (now, after) = &twenty[route];
@@ -221,8 +229,4 @@ async fn twenty_rows_take_as_many_statements_as_one() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
     assert!(lists >= 14, "{lists} lists had twenty rows");
-    let deleted = format!("/api/v1/conversations/{}", ground.conversation);
-    app.as_with(&ground.owner, Method::DELETE, &deleted, &[], None)
-        .await
-        .expect(204);
 }
