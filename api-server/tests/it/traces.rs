@@ -65,6 +65,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// T23: a request is a span of its caller's trace, with its operations on the database and their statements below it; no parameter is
 /// told. The collector comes with a reload, and what is left is sent before the process ends.
+#[expect(clippy::too_many_lines, reason = "a story in its order")]
 #[tokio::test]
 async fn a_request_is_a_trace_with_its_statements() {
     let app = TestApp::start().await;
