@@ -167,8 +167,11 @@ impl Applier {
         };
         self.metrics.write(Kind::Secret, Cause::Missing);
         match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
-            // Somebody was faster; what is there counts.
-            Err(Error::Api(status)) if status.code == 409 => Ok(None),
+            // Somebody was faster, and what is there counts; if nothing is, no pod may be made without it.
+            Err(Error::Api(status)) if status.code == 409 => {
+                let found = bounded(self.api(platform, Kind::Secret).get_opt(&request.name)).await?;
+                found.map(|_| None).ok_or(Error::Api(status))
+            }
             Err(_) if planted::is(Bug::SecretsRedrawn) => {
                 let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
                 let api = self.api(platform, Kind::Secret);
