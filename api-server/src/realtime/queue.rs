@@ -366,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_handed_out_at_a_time_is_bounded_in_events_and_bytes() {
         let (queue, gauge) = queue(1 << 20);
-        for _ in 0..MOST_AT_ONCE + 1 {
+        for _ in 0..=MOST_AT_ONCE {
             queue.push(item(1, "x"));
         }
         let large = "x".repeat(40 << 10);

@@ -11,7 +11,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => bytes.push(MASKED | u8::try_from(length).unwrap()),
         length @ 126..=65_535 => {
-            bytes.push(MASKED | 126);
+            bytes.push(MASKED | 0x7e);
             bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
         }
         length => {
@@ -76,7 +76,7 @@ fn fragments_make_one_message_and_control_frames_come_between_them() {
 #[case(&[LAST | 0xF, MASKED])]
 #[case(&[LAST | TEXT, 0])]
 #[case(&[PING, MASKED])]
-#[case(&[LAST | PING, MASKED | 126])]
+#[case(&[LAST | PING, MASKED | 0x7e])]
 #[case(&[LAST | CLOSE, MASKED | 127])]
 #[case(&[LAST | CONTINUATION, MASKED])]
 #[case(&[CONTINUATION, MASKED])]
