@@ -2,28 +2,24 @@
 
 mod doubt;
 mod refusals;
+mod secrets;
 mod stranger;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crds::names::{self, Component};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::{Client, Error};
-use rand::RngExt;
-use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
 
 use self::doubt::Doubt;
 use self::refusals::Refusals;
-use super::build::secrets::SecretRequest;
 use super::deadline::bounded;
 use super::diff::project;
 use super::object::{Key, Kind, Object, is_ours};
-use super::observe::secrets::Credentials;
 use super::observe::{Rejection, World};
 use super::plan::Plan;
-use super::plan::credentials;
 use super::plan::nudge;
 use super::plan::prune::Deletion;
 use super::plan::scaling::SEED_MANAGER;
@@ -31,9 +27,6 @@ use super::plan::tenure::Tenure;
 use super::validate::Platform;
 use crate::metrics::{Cause, Metrics};
 use crate::planted::{self, Bug};
-
-/// Length of a generated password: 190 bits.
-const PASSWORD_LENGTH: usize = 32;
 
 /// Carries plans out and remembers what the API server made of each object.
 pub struct Applier {
@@ -126,69 +119,8 @@ impl Applier {
         Ok(rejections)
     }
 
-    /// Remembers credentials that exist, for the day on which their Secret is deleted by mistake.
-    pub fn remember_credentials(&self, namespace: &str, seen: Credentials) {
-        let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        credentials.extend(
-            seen.into_iter()
-                .map(|(secret, values)| ((namespace.to_owned(), secret), values)),
-        );
-    }
-
     fn api(&self, platform: &Platform, kind: Kind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &platform.namespace, &kind.api_resource())
-    }
-
-    async fn create_secret(
-        &self,
-        platform: &Platform,
-        world: &World,
-        request: &SecretRequest,
-    ) -> Result<Option<Rejection>, Error> {
-        let key = (platform.namespace.clone(), request.name.clone());
-        let remembered = self
-            .credentials
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        if remembered.is_none() && credentials::are_held(platform, world, &request.name) {
-            return Ok(Some(Rejection::CredentialsLost));
-        }
-        let mut values = remembered.unwrap_or_default();
-        for name in request.keys {
-            values.entry((*name).to_owned()).or_insert_with(password);
-        }
-        let object: DynamicObject =
-            serde_json::from_value(request.manifest(&values)).map_err(Error::SerdeError)?;
-        let parameters = PostParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        self.metrics.write(Kind::Secret, Cause::Missing);
-        match bounded(self.api(platform, Kind::Secret).create(&parameters, &object)).await {
-            // Somebody was faster, and what is there counts; if nothing is, no pod may be made without it.
-            Err(Error::Api(status)) if status.code == 409 => {
-                let found = bounded(self.api(platform, Kind::Secret).get_opt(&request.name)).await?;
-                found.map(|_| None).ok_or(Error::Api(status))
-            }
-            Err(_) if planted::is(Bug::SecretsRedrawn) => {
-                let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-                let api = self.api(platform, Kind::Secret);
-                let patch = Patch::Apply(&object);
-                bounded(api.patch(&request.name, &parameters, &patch))
-                    .await
-                    .map(|_| None)
-            }
-            Err(error) => Err(error),
-            Ok(_) => {
-                self.remember_credentials(
-                    &platform.namespace,
-                    Credentials::from([(request.name.clone(), values)]),
-                );
-                Ok(None)
-            }
-        }
     }
 
     /// Leaves `spec.replicas` with a field manager of its own. A Deployment that does not exist yet is created with it.
@@ -482,18 +414,6 @@ fn revision(object: &Value) -> (&Value, &Value) {
         &object["metadata"]["generation"],
         &object["status"]["updateRevision"],
     )
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the rim: credentials are drawn here and nowhere else"
-)]
-fn password() -> String {
-    rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(PASSWORD_LENGTH)
-        .map(char::from)
-        .collect()
 }
 
 /// By names, not by uid: a platform that is made again takes the place of the one before, so nothing grows without end.
