@@ -15,6 +15,7 @@ mod world;
 #[path = "../sweep"]
 #[expect(dead_code, unused_imports, reason = "the sweep uses more of it")]
 mod sweep {
+    pub mod definition;
     pub mod puppet;
     pub mod view;
 }

@@ -13,6 +13,7 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::json;
 
 use crate::process::wait;
+use crate::sweep::definition::define;
 use crate::sweep::puppet::Puppet;
 use crate::sweep::view::{RESOURCES, View, resource};
 
@@ -41,6 +42,7 @@ impl World {
             .await
             .unwrap();
         let client = Client::try_from(config).unwrap();
+        define(&client).await;
         let view = View::start(&client);
         let namespaces: Vec<String> = (0..count)
             .map(|n| format!("idle-{}-{n:03}", std::process::id()))

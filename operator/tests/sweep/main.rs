@@ -9,6 +9,7 @@
 
 mod call;
 mod campaign;
+mod definition;
 mod digest;
 mod fault;
 mod incarnation;
@@ -28,17 +29,13 @@ mod workload;
 
 use std::time::Instant;
 
-use crds::platform::crd;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Config;
-use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::wait::{await_condition, conditions};
 
 use crate::campaign::{Plan, references};
 use crate::lab::Lab;
 
-/// Plans where `SWEEP_PLANS` says nothing else: what `make test` has time for. `make sweep` runs every one.
+/// Plans where `SWEEP_PLANS` says nothing else: what `make test` has time for. `make sweep` names more.
 const SAMPLE: usize = 80;
 
 async fn lab() -> Lab {
@@ -53,15 +50,7 @@ async fn lab() -> Lab {
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
         .unwrap();
-    let client = kube::Client::try_from(config.clone()).unwrap();
-    let api: Api<CustomResourceDefinition> = Api::all(client);
-    let name = "tankaplatforms.tanka.dev";
-    api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(crd()))
-        .await
-        .unwrap();
-    await_condition(api, name, conditions::is_crd_established())
-        .await
-        .unwrap();
+    definition::define(&kube::Client::try_from(config.clone()).unwrap()).await;
     Lab::new(config)
 }
 
