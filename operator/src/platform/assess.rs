@@ -365,6 +365,14 @@ fn api(platform: &Platform, world: &World) -> Finding {
             ),
         );
     }
+    let asked = i64::from(platform.spec.api.replicas);
+    if !platform.spec.api.autoscaling.enabled && wanted != asked {
+        // The autoscaler goes first, so that nobody else decides on the number when it is sent.
+        return Finding::bad(
+            Reason::RollingOut,
+            format!("{name} goes from {wanted} to {asked} pods"),
+        );
+    }
     Finding::good(Reason::Available, format!("{ready} of {wanted} pods serve"))
 }
 

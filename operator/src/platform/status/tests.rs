@@ -124,6 +124,21 @@ fn the_status_of_a_healthy_platform() {
     ));
 }
 
+/// An autoscaler that was switched off has to go before the number of the spec is sent: until then not all is done.
+#[test]
+fn a_number_of_pods_that_is_not_the_one_asked_for_is_told() {
+    let api = |number| json!({"api": {"replicas": number, "autoscaling": {"enabled": false}}});
+    let reason = |number| {
+        let platform = platform(api(number));
+        let status = look(&platform, &healthy(&platform), &TankaPlatformStatus::default(), 0);
+        find(&status, "ApiReady").unwrap().reason.clone()
+    };
+    assert_eq!(
+        (reason(3), reason(2)),
+        ("Available".to_owned(), "RollingOut".to_owned())
+    );
+}
+
 #[test]
 fn the_same_observation_causes_no_write() {
     let platform = platform(json!({}));
