@@ -376,13 +376,8 @@ async fn workrooms_and_files_are_told() {
         told.sort();
         told
     };
-    let end = tokio::time::Instant::now() + crate::app::PATIENCE;
-    while told() != TYPES && tokio::time::Instant::now() < end {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let (told, got) = (told(), endpoint.received());
-    assert_eq!(told, TYPES);
-    for one in &got {
+    until("each type is told once", async || told() == TYPES).await;
+    for one in &endpoint.received() {
         assert!(!one.body.contains("private"), "{}", one.body);
         let data = &one.json()["data"];
         assert!(data["workroom_id"] == id || data["id"] == id, "{}", one.body);

@@ -1,7 +1,7 @@
 //! What a hundred platforms at rest cost: the shipped operator as a process of its own, each platform in a namespace of its own, a real
 //! API server, and a puppet that plays controllers and pods. `make bench-operator` runs it and keeps what it prints.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
