@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod cursor;
+pub mod gather;
 pub mod hub;
 pub mod listener;
 pub mod pace;

@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter as EventReporter};
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
-use kube::{Client, ResourceExt};
 use tokio::time::MissedTickBehavior;
 
 use crate::args::Arguments;
+use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::platform::apply::Applier;
 use crate::platform::cache::{Caches, Guarded};
@@ -38,7 +39,7 @@ impl Keeper {
     /// Keeps what `platforms` reads, as one of `count` keepers that share the process. Nothing happens before [`Self::run`].
     pub fn new(
         arguments: &Arguments,
-        client: &Client,
+        connections: &Connections,
         metrics: &Metrics,
         platforms: Api<Guarded>,
         count: usize,
@@ -52,7 +53,7 @@ impl Keeper {
             controller: Controller::new(platforms, watcher::Config::default())
                 .with_config(config)
                 .reconcile_on(changes),
-            context: Arc::new(context(arguments, client, metrics, pending)),
+            context: Arc::new(context(arguments, connections, metrics, pending)),
         }
     }
 
@@ -102,7 +103,8 @@ impl Keeper {
 }
 
 /// Everything that looks at platforms need, in a process that leads.
-fn context(arguments: &Arguments, client: &Client, metrics: &Metrics, pending: Pending) -> Context {
+fn context(arguments: &Arguments, connections: &Connections, metrics: &Metrics, pending: Pending) -> Context {
+    let client = &connections.requests;
     let source = EventReporter {
         controller: "tanka-operator".to_owned(),
         instance: Some(arguments.identity.clone()),
@@ -110,7 +112,11 @@ fn context(arguments: &Arguments, client: &Client, metrics: &Metrics, pending: P
     let recorder = Recorder::new(client.clone(), source);
     Context {
         release: arguments.release(),
-        caches: Caches::new(client.clone(), pending.clone(), arguments.namespaces().is_empty()),
+        caches: Caches::new(
+            connections.clone(),
+            pending.clone(),
+            arguments.namespaces().is_empty(),
+        ),
         pending,
         probe: Probe::new(client.clone()),
         grants: Grants::new(client.clone(), metrics.clone(), arguments.grant()),

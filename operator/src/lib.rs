@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod args;
+pub mod connections;
 pub mod health;
 pub mod keeper;
 pub mod leader;

@@ -3,6 +3,10 @@
 use clap::Parser;
 use operator::telemetry::Telemetry;
 
+/// Memory that is not used any more goes back to the system.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> anyhow::Result<()> {
     // Two providers in one graph would panic at the first connection; this one is chosen before anything connects.
     rustls::crypto::aws_lc_rs::default_provider()

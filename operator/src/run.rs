@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Arguments;
+use crate::connections::Connections;
 use crate::health::{self, Readiness};
 use crate::keeper::Keeper;
 use crate::leader;
@@ -77,6 +78,8 @@ async fn lead(
     let config = connection().await?;
     let fence = Fence::new(&arguments.identity);
     let client = leader::fenced(config.clone(), &fence)?;
+    let connections = Connections::new(client.clone(), config.clone())
+        .map_err(|error| anyhow::anyhow!("no connection for watches: {error}"))?;
     let mut claim = leader::stand(config, &arguments.namespace, &arguments.identity, &fence).await?;
     readiness.set();
     tracing::info!(
@@ -91,14 +94,14 @@ async fn lead(
     let keepers: Vec<Keeper> = if namespaces.is_empty() {
         vec![Keeper::new(
             arguments,
-            &client,
+            &connections,
             metrics,
             Api::all(client.clone()),
             1,
         )]
     } else {
         let api = |namespace: &&str| Api::namespaced(client.clone(), namespace);
-        let of = |namespace| Keeper::new(arguments, &client, metrics, api(namespace), namespaces.len());
+        let of = |namespace| Keeper::new(arguments, &connections, metrics, api(namespace), namespaces.len());
         namespaces.iter().map(of).collect()
     };
     metrics.watch(

@@ -14,6 +14,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
+use super::gather;
 use super::hub::Resume;
 use super::listener::{Caught, Listener, People, Shared};
 use super::pace::{Turn, turn};
@@ -36,9 +37,6 @@ const SEND: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.
 const SETUP: Duration = Duration::from_secs(10);
-/// After events were written, the next ones wait for each other so long: in a busy channel one call to the system takes several of
-/// them. The first event after a pause leaves at once.
-const GATHER: Duration = Duration::from_millis(8);
 
 /// A stream of bytes to a client.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -168,6 +166,7 @@ async fn introduce<'c, S: Stream, P: People>(
         heard: now,
         ping: now + entropy::jitter(manners.ping / 2),
         gate: now,
+        gather: gather::SHORTEST,
         leaving: None,
     };
     for caught in caught {
@@ -262,8 +261,10 @@ struct Talk<'c, S, P> {
     heard: Instant,
     /// When the next ping is due.
     ping: Instant,
-    /// Events wait until then for others to come.
+    /// Events wait until then for others to come. The first event after a pause leaves at once.
     gate: Instant,
+    /// How long the last ones waited.
+    gather: Duration,
     leaving: Option<(Instant, Turn)>,
 }
 
@@ -364,7 +365,8 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
         match self.listener.queue().take() {
             None => Ok(()),
             Some(Next::Items(items)) => {
-                self.gate = Instant::now() + GATHER;
+                self.gather = gather::wait(self.gather, items.len());
+                self.gate = Instant::now() + self.gather;
                 self.pass_on(items).await
             }
             Some(Next::Left(channel)) => {

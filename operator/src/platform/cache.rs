@@ -1,6 +1,7 @@
 //! Watch caches of the objects that platforms consist of, and the signal that one of them has changed.
 
 mod optional;
+pub mod packed;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::ready;
@@ -21,9 +22,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::optional::{Discovery, Optional};
+use self::packed::{Packed, platform_of};
 use super::object::{Key, Kind};
 use super::observe::apis::Apis;
 use super::pending::Pending;
+use crate::connections::{Connections, Seat};
 
 /// The watched resource: an object that cannot be read stops nothing else.
 pub type Guarded = DeserializeGuard<TankaPlatform>;
@@ -37,7 +40,7 @@ const FILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Watch caches, a set for each namespace that holds a platform: nowhere else may the operator read.
 pub struct Caches {
-    client: Client,
+    connections: Connections,
     pending: Pending,
     shared: Arc<Shared>,
     namespaces: Mutex<HashMap<String, Arc<NamespaceCache>>>,
@@ -49,16 +52,17 @@ struct Shared {
     /// Kinds that belong to no namespace.
     cluster: Optional,
     /// Ingresses by namespace: who else routes a host.
-    ingresses: Mutex<HashMap<String, Store<DynamicObject>>>,
+    ingresses: Mutex<HashMap<String, Store<Packed>>>,
     _watches: Watches,
 }
 
 /// Caches of all watched kinds in one namespace. They are kept up to date as long as this lives.
 pub struct NamespaceCache {
-    stores: BTreeMap<Kind, Store<DynamicObject>>,
+    stores: BTreeMap<Kind, Store<Packed>>,
     optional: Optional,
     shared: Arc<Shared>,
     _watches: Watches,
+    _seat: Seat,
 }
 
 /// A task that ends with its owner.
@@ -76,12 +80,13 @@ type Trouble = Arc<Mutex<Option<String>>>;
 impl Caches {
     /// No namespace is watched yet. `whole_cluster` says whether kinds that belong to no namespace may be watched. Must be called
     /// inside the runtime.
-    pub fn new(client: Client, pending: Pending, whole_cluster: bool) -> Self {
+    pub fn new(connections: Connections, pending: Pending, whole_cluster: bool) -> Self {
+        let client = &connections.requests;
         let discovery = Discovery::start(client.clone());
         let kinds = Kind::OPTIONAL
             .into_iter()
             .filter(|kind| kind.is_cluster_scoped() && whole_cluster);
-        let (cluster, streams) = Optional::watch(&client, None, kinds, &discovery);
+        let (cluster, streams) = Optional::watch(client, None, kinds, &discovery);
         let watches = tokio::spawn(select_all(streams).for_each(|_| ready(())));
         let shared = Shared {
             discovery,
@@ -90,7 +95,7 @@ impl Caches {
             _watches: Watches(watches),
         };
         Self {
-            client,
+            connections,
             pending,
             shared: Arc::new(shared),
             namespaces: Mutex::default(),
@@ -107,7 +112,7 @@ impl Caches {
                 .entry(namespace.to_owned())
                 .or_insert_with(|| {
                     Arc::new(NamespaceCache::watch(
-                        &self.client,
+                        self.connections.seat(),
                         namespace,
                         &self.pending,
                         &self.shared,
@@ -134,11 +139,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl NamespaceCache {
-    fn watch(client: &Client, namespace: &str, pending: &Pending, shared: &Arc<Shared>) -> Self {
+    fn watch(seat: Seat, namespace: &str, pending: &Pending, shared: &Arc<Shared>) -> Self {
         let mut stores = BTreeMap::new();
         let mut changes = SelectAll::new();
         for kind in Kind::WATCHED {
-            let (store, stream) = watch_kind(client.clone(), Some(namespace), kind, Trouble::default());
+            let (store, stream) = watch_kind(seat.client.clone(), Some(namespace), kind, Trouble::default());
             if kind == Kind::Ingress {
                 lock(&shared.ingresses).insert(namespace.to_owned(), store.clone());
             }
@@ -148,7 +153,7 @@ impl NamespaceCache {
         let kinds = Kind::OPTIONAL
             .into_iter()
             .filter(|kind| !kind.is_cluster_scoped());
-        let (optional, streams) = Optional::watch(client, Some(namespace), kinds, &shared.discovery);
+        let (optional, streams) = Optional::watch(&seat.client, Some(namespace), kinds, &shared.discovery);
         changes.extend(streams);
         let (namespace, pending) = (namespace.to_owned(), pending.clone());
         // One task for all kinds: it takes what they report, which is what fills the stores.
@@ -161,6 +166,7 @@ impl NamespaceCache {
             optional,
             shared: Arc::clone(shared),
             _watches: Watches(watches),
+            _seat: seat,
         }
     }
 
@@ -180,7 +186,7 @@ impl NamespaceCache {
     }
 
     /// Ingresses of all namespaces that hold a platform, of whomever.
-    pub fn ingresses(&self) -> Vec<Arc<DynamicObject>> {
+    pub fn ingresses(&self) -> Vec<Arc<Packed>> {
         lock(&self.shared.ingresses)
             .values()
             .flat_map(Store::state)
@@ -188,7 +194,7 @@ impl NamespaceCache {
     }
 
     /// All objects of an optional kind, of whomever; `None` where they cannot be seen.
-    pub fn whole(&self, kind: Kind) -> Option<Vec<Arc<DynamicObject>>> {
+    pub fn whole(&self, kind: Kind) -> Option<Vec<Arc<Packed>>> {
         let caches = if kind.is_cluster_scoped() {
             &self.shared.cluster
         } else {
@@ -199,32 +205,18 @@ impl NamespaceCache {
 
     /// All cached objects of a platform.
     pub fn objects(&self, platform: &str) -> BTreeMap<Key, Value> {
-        let of_platform = |object: &DynamicObject| {
-            is_managed(object)
-                && object
-                    .labels()
-                    .get(names::PLATFORM_LABEL)
-                    .is_some_and(|name| name == platform)
-        };
         let mut objects = BTreeMap::new();
         let optional = self.optional.stores();
         let stores = self.stores.iter().map(|(kind, store)| (*kind, store));
         for (kind, store) in stores.chain(optional.iter().map(|(kind, store)| (*kind, store))) {
-            for object in store.state().into_iter().filter(|object| of_platform(object)) {
-                if let Ok(value) = serde_json::to_value(&*object) {
-                    objects.insert(Key::new(kind, object.name_any()), value);
+            for object in store.state() {
+                if object.platform() == Some(platform) {
+                    objects.insert(Key::new(kind, object.name()), object.value());
                 }
             }
         }
         objects
     }
-}
-
-fn is_managed(object: &DynamicObject) -> bool {
-    object
-        .labels()
-        .get(names::MANAGED_BY_LABEL)
-        .is_some_and(|manager| manager == names::MANAGED_BY)
 }
 
 /// A store, and the names of the platforms whose objects in it change.
@@ -233,19 +225,17 @@ fn watch_kind(
     namespace: Option<&str>,
     kind: Kind,
     trouble: Trouble,
-) -> (Store<DynamicObject>, BoxStream<'static, String>) {
+) -> (Store<Packed>, BoxStream<'static, String>) {
     let resource = kind.api_resource();
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    // Lists leave out of each item what the list itself says. Without it nothing that was listed would equal what we send, and a
-    // process that has just started would send everything at every look.
     let types = TypeMeta {
         api_version: resource.api_version.clone(),
         kind: resource.kind.clone(),
     };
-    let writer = reflector::store::Writer::new(resource);
+    let mut writer = reflector::store::Writer::new(kind);
     let store = writer.as_reader();
     let mut config = watcher::Config::default();
     if !kind.is_watched_whole() {
@@ -254,11 +244,11 @@ fn watch_kind(
     let works = Arc::clone(&trouble);
     let stream = watcher(api, config)
         .default_backoff()
-        .modify(move |object| {
-            object.types = Some(types.clone());
-            slim(kind, object);
+        .map_ok(move |event| {
+            let event = packed(kind, &types, event);
+            writer.apply_watcher_event(&event);
+            event
         })
-        .reflect(writer)
         .touched_objects()
         .inspect_ok(move |_| *lock(&works) = None)
         .inspect_err(move |error| {
@@ -266,10 +256,30 @@ fn watch_kind(
             *lock(&trouble) = Some(error.to_string());
         })
         .filter_map(|object| {
-            let ours = object.ok().filter(is_managed);
-            ready(ours.and_then(|object| object.labels().get(names::PLATFORM_LABEL).cloned()))
+            ready(
+                object
+                    .ok()
+                    .and_then(|object| object.platform().map(str::to_owned)),
+            )
         });
     (store, stream.boxed())
+}
+
+/// What a watch tells, as the caches keep it. Lists leave out of each item what the list itself says; without `types` nothing that was
+/// listed would equal what we send, and a process that has just started would send everything at every look.
+fn packed(kind: Kind, types: &TypeMeta, event: watcher::Event<DynamicObject>) -> watcher::Event<Packed> {
+    let pack = |mut object: DynamicObject| {
+        object.types = Some(types.clone());
+        slim(kind, &mut object);
+        Packed::new(&object)
+    };
+    match event {
+        watcher::Event::Apply(object) => watcher::Event::Apply(pack(object)),
+        watcher::Event::Delete(object) => watcher::Event::Delete(pack(object)),
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(pack(object)),
+        watcher::Event::InitDone => watcher::Event::InitDone,
+    }
 }
 
 /// Leaves out what no decision needs.
@@ -278,7 +288,7 @@ fn slim(kind: Kind, object: &mut DynamicObject) {
     if kind != Kind::Deployment {
         object.metadata.managed_fields = None;
     }
-    if !kind.is_watched_whole() || is_managed(object) {
+    if !kind.is_watched_whole() || platform_of(object).is_some() {
         return;
     }
     object

@@ -48,13 +48,18 @@ impl Reporter {
     /// The status as it is: the one that is stored, or, where the object is older than our last write, what was written then.
     /// Otherwise a look that comes before the watch would write over it, with times that never were.
     pub fn latest(&self, stored: &TankaPlatform) -> TankaPlatformStatus {
+        self.known(stored).1
+    }
+
+    /// The version of the object that is known, and its status.
+    fn known(&self, stored: &TankaPlatform) -> (u64, TankaPlatformStatus) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let place = place(stored);
         match written.get(&place) {
-            Some(last) if version(stored) < last.version => last.status.clone(),
+            Some(last) if version(stored) < last.version => (last.version, last.status.clone()),
             _ => {
                 written.remove(&place);
-                stored.status.clone().unwrap_or_default()
+                (version(stored), stored.status.clone().unwrap_or_default())
             }
         }
     }
@@ -108,7 +113,8 @@ impl Reporter {
         self.halted(&stored, Reason::InvalidSpec, &message, now).await
     }
 
-    /// Writes a status if it differs from the one that is stored.
+    /// Writes a status if it differs from the one that is stored. It is what was seen of a version of the object: where there is a
+    /// newer one by now, nothing is written, since that one is looked at next.
     ///
     /// # Errors
     /// The API server's.
@@ -117,7 +123,7 @@ impl Reporter {
         stored: &TankaPlatform,
         status: &TankaPlatformStatus,
     ) -> Result<(), kube::Error> {
-        let before = self.latest(stored);
+        let (version_before, before) = self.known(stored);
         if before == *status {
             return Ok(());
         }
@@ -126,8 +132,8 @@ impl Reporter {
         let patch = json!({
             "apiVersion": TankaPlatform::api_version(&()),
             "kind": TankaPlatform::kind(&()),
-            // Without it the patch would make a platform that was deleted meanwhile anew.
-            "metadata": {"uid": stored.metadata.uid},
+            // Without the uid the patch would make a platform that was deleted meanwhile anew.
+            "metadata": {"uid": stored.metadata.uid, "resourceVersion": version_before.to_string()},
             "status": status,
         });
         let parameters = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
@@ -137,7 +143,7 @@ impl Reporter {
         }
         let after =
             match bounded(api.patch_status(&stored.name_any(), &parameters, &Patch::Apply(&patch))).await {
-                // It is gone, or another one has its name.
+                // It is gone, it has changed, or another one has its name.
                 Err(kube::Error::Api(refused)) if refused.code == 404 || refused.code == 409 => return Ok(()),
                 answer => answer?,
             };

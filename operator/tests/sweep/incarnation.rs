@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Parser;
 use kube::Api;
 use operator::args::Arguments;
+use operator::connections::Connections;
 use operator::keeper::Keeper;
 use operator::metrics::Metrics;
 use operator::platform::pending::Pending;
@@ -48,7 +49,7 @@ impl Incarnation {
         ]);
         let metrics = Metrics::default();
         let platforms = Api::namespaced(client.clone(), namespace);
-        let keeper = Keeper::new(&arguments, &client, &metrics, platforms, 1);
+        let keeper = Keeper::new(&arguments, &Connections::single(client), &metrics, platforms, 1);
         Self {
             life: pulse,
             metrics,

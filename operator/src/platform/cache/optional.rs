@@ -10,11 +10,11 @@ use futures::FutureExt;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream, StreamExt};
 use kube::Client;
-use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::packed::Packed;
 use super::{Trouble, Watches, lock, watch_kind};
 use crate::platform::deadline::bounded;
 use crate::platform::object::Kind;
@@ -55,7 +55,7 @@ pub struct Optional {
 
 #[derive(Clone)]
 struct Cache {
-    store: Store<DynamicObject>,
+    store: Store<Packed>,
     trouble: Trouble,
 }
 
@@ -145,14 +145,14 @@ impl Optional {
     }
 
     /// Filled caches, by kind.
-    pub fn stores(&self) -> Vec<(Kind, Store<DynamicObject>)> {
+    pub fn stores(&self) -> Vec<(Kind, Store<Packed>)> {
         let open = self.open.borrow();
         let filled = open.iter().filter(|(_, cache)| cache.is_filled());
         filled.map(|(kind, cache)| (*kind, cache.store.clone())).collect()
     }
 
     /// The cache of a kind, if it is filled.
-    pub fn store(&self, kind: Kind) -> Option<Store<DynamicObject>> {
+    pub fn store(&self, kind: Kind) -> Option<Store<Packed>> {
         let open = self.open.borrow();
         open.get(&kind)
             .filter(|cache| cache.is_filled())

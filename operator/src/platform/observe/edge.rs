@@ -57,11 +57,16 @@ pub fn look(platform: &Platform, cache: &NamespaceCache) -> Edge {
         return Edge::default();
     }
     let ingresses = cache.ingresses();
-    let rivals = ingresses.iter().filter_map(|object| rival(platform, object));
+    let host = ingress.host.as_str();
+    let rivals = ingresses
+        .iter()
+        // Few are about this host, and every platform looks through all.
+        .filter(|object| object.mentions(host))
+        .filter_map(|object| rival(platform, &object.object()?));
     let classes = cache.whole(Kind::IngressClass).map(|classes| {
         classes
             .iter()
-            .map(|object| (object.name_any(), class(object)))
+            .filter_map(|object| Some((object.name().to_owned(), class(&object.object()?))))
             .collect()
     });
     let gateway = ingress.gateway.as_ref().and_then(|wanted| {
@@ -69,9 +74,9 @@ pub fn look(platform: &Platform, cache: &NamespaceCache) -> Edge {
         let gateways = cache.whole(Kind::Gateway)?;
         let found = gateways
             .iter()
-            .find(|g| g.name_any() == wanted.name && g.metadata.namespace.as_deref() == Some(namespace))?;
+            .find(|gateway| gateway.is(namespace, &wanted.name))?;
         Some(Gateway {
-            tls: ends_tls(&found.data, wanted.section_name.as_deref()),
+            tls: ends_tls(&found.value(), wanted.section_name.as_deref()),
         })
     });
     Edge {
