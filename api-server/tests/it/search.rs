@@ -195,7 +195,8 @@ async fn meaning_finds_what_words_do_not() {
 }
 
 /// H25, finding 1: a person's own rows are searched exactly, however many others have: as many rows as there are, and a recall of at least
-/// 0.99 against plain arithmetic in full precision, at 100 and 1,000 memories among 20,000 of others.
+/// 0.99 against plain arithmetic in full precision, at 3, 100 and 1,000 memories among 20,000 of others. `TANKA_MEMORIES` names other numbers,
+/// as `cargo e2e campaign` does.
 #[tokio::test]
 async fn the_nearest_are_found_whatever_others_have() {
     let (_, section) = endpoint().await;
@@ -210,7 +211,9 @@ async fn the_nearest_are_found_whatever_others_have() {
         .to_owned();
     let other = app.person().await;
     seed(&other, &model, 20_000).await;
-    for count in [100, 1_000] {
+    let counts = std::env::var("TANKA_MEMORIES").unwrap_or_else(|_| "3,100,1000".to_owned());
+    for count in counts.split(',').map(|text| text.parse::<i32>().unwrap()) {
+        let there = usize::try_from(count).unwrap();
         let person = app.person().await;
         let vectors = seed(&person, &model, count).await;
         until("all of it is everywhere", async || {
@@ -218,15 +221,17 @@ async fn the_nearest_are_found_whatever_others_have() {
                 .as_array()
                 .unwrap()
                 .len()
-                == 100
+                == there.min(100)
         })
         .await;
         let (mut hits, mut slowest) = (0, std::time::Duration::ZERO);
-        for question in ["car", "bread oven", "sea", "boat and engine"] {
+        let questions = ["car", "bread oven", "sea", "boat and engine"];
+        let wanted_hits = there.min(10) * questions.len();
+        for question in questions {
             let wanted = vector(question);
             let mut exact: Vec<_> = vectors.iter().map(|(id, v)| (distance(v, &wanted), id)).collect();
             exact.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let bound = exact[9].0 + 1e-3;
+            let bound = exact[there.min(10) - 1].0 + 1e-3;
             let started = tokio::time::Instant::now();
             let found = search(
                 &app,
@@ -236,7 +241,7 @@ async fn the_nearest_are_found_whatever_others_have() {
             .await;
             slowest = slowest.max(started.elapsed());
             let items = found["items"].as_array().unwrap();
-            assert_eq!(items.len(), 10, "as many as there are");
+            assert_eq!(items.len(), there.min(10), "as many as there are");
             hits += items
                 .iter()
                 .filter(|item| {
@@ -247,8 +252,10 @@ async fn the_nearest_are_found_whatever_others_have() {
                 })
                 .count();
         }
-        println!("{count} memories among 20,000 of others: recall {hits}/40, slowest search {slowest:?}");
-        assert_eq!(hits, 40);
+        println!(
+            "{count} memories among 20,000 of others: recall {hits}/{wanted_hits}, slowest search {slowest:?}"
+        );
+        assert!(hits * 100 >= wanted_hits * 99, "{hits} of {wanted_hits}");
     }
 }
 
