@@ -6,7 +6,7 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-operator bench-realtime
+.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-api bench-operator bench-realtime
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ kubeconfig: ## print the path of the demo's kubeconfig
 
 bench-realtime: deps ## measure fan-out, memory, recovery and losses of real time over two servers, optimised
 	@$(CARGO) run --quiet --profile optimised --package e2e -- bench-realtime
+
+bench-api: deps ## measure requests beside FastAPI and beside a bare server, optimised
+	@$(CARGO) run --quiet --profile optimised --package e2e -- bench-api
 
 bench: deps ## measure boot, readiness and failover, several times
 	@$(CARGO) e2e bench

@@ -23,7 +23,7 @@ memory_gib=$(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) / 1000 / 1000))
 
 # --- Packages -----------------------------------------------------------------------------------------------------------------
 packages='binutils buildah ca-certificates conntrack containerd containernetworking-plugins curl gcc git iproute2 iptables jq
-  libc6-dev make mmdebstrap mold nftables procps runc util-linux zstd'
+  libc6-dev make mmdebstrap mold nftables procps runc util-linux wrk zstd'
 
 missing() {
   # shellcheck disable=SC2086  # a list of words

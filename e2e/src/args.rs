@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench_realtime::BenchRealtimeCommand, images::args::ImagesCommand, scenarios::args::ScenariosCommand,
-    services::args::ServicesCommand,
+    bench_api::BenchApiCommand, bench_realtime::BenchRealtimeCommand, images::args::ImagesCommand,
+    scenarios::args::ScenariosCommand, services::args::ServicesCommand,
 };
 
 /// Builds images, starts services, runs the platform on a real cluster.
@@ -51,6 +51,8 @@ pub enum Command {
     Bench,
     /// Measure what a hundred platforms at rest cost.
     BenchOperator,
+    /// Measure requests: beside FastAPI, beside a bare server, with and without row-level security.
+    BenchApi(BenchApiCommand),
     /// Measure real-time connections: fan-out over two servers, memory of an idle connection.
     BenchRealtime(BenchRealtimeCommand),
     /// What takes too long for every change.

@@ -13,6 +13,7 @@ use crate::{
 pub mod alerts;
 pub mod args;
 pub mod bench;
+pub mod bench_api;
 pub mod bench_operator;
 pub mod bench_realtime;
 pub mod client;
@@ -59,6 +60,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Slice => done(suite::slice(&paths).await),
         Command::Bench => done(bench::run(&paths).await),
         Command::BenchOperator => done(bench_operator::run(&paths).await),
+        Command::BenchApi(command) => done(bench_api::run(&paths, &command).await),
         Command::BenchRealtime(command) => done(bench_realtime::run(&paths, &command).await),
         Command::Scenarios(command) => scenarios::args::run(&paths, command).await,
         Command::Campaign => done(suite::campaign(&paths).await),

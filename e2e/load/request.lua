@@ -1,0 +1,34 @@
+-- One request, sent again and again by wrk; at the end one line of JSON. What it is comes from the environment.
+wrk.method = os.getenv("LOAD_METHOD") or "GET"
+
+-- In turns as different people, because what one may ask is limited.
+local made, turn = {}, 0
+function init()
+  for token in (os.getenv("LOAD_TOKENS") or ""):gmatch("[^,]+") do
+    wrk.headers["Authorization"] = "Bearer " .. token
+    made[#made + 1] = wrk.format()
+  end
+  for body in (os.getenv("LOAD_BODIES") or ""):gmatch("[^\n]+") do
+    wrk.headers["Content-Type"] = "application/json"
+    made[#made + 1] = wrk.format(nil, nil, nil, body)
+  end
+  if #made == 0 then made[1] = wrk.format() end
+end
+function request()
+  turn = turn % #made + 1
+  return made[turn]
+end
+
+-- A pause before each request, uniform around its mean: many people, each of whom waits, instead of as much as comes through.
+local pause = tonumber(os.getenv("LOAD_PAUSE_MS") or "0")
+if pause > 0 then
+  function delay() return math.random(0, 2 * pause) end
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests":%d,"micros":%d,"p99":%d,"longest":%d,"refused":%d,"broken":%d}\n',
+    summary.requests, summary.duration, latency:percentile(99), latency.max, errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout))
+end
