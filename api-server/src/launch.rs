@@ -112,7 +112,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         stop.clone(),
     )?;
     let redis = RedisLink::start(live.clone(), metrics.realtime.clone(), stop.clone());
-    let (hub, registry) = realtime(&database, &redis, &metrics, &lifecycle);
+    let (hub, registry) = realtime(&database, &keys, &redis, &metrics, &lifecycle);
     let (tokens, changed) = Tokens::new(metrics.access.clone());
     tokens.set_listeners(hub.sink());
     database.set_access_sink(Arc::new(tokens.clone()));
@@ -183,13 +183,19 @@ fn work(
 /// Starts what brings events to connections.
 fn realtime(
     database: &Fleet,
+    keys: &Keys,
     redis: &RedisLink,
     metrics: &Metrics,
     lifecycle: &Lifecycle,
 ) -> (Hub, Registry) {
     let stop = lifecycle.stop.clone();
     let (roll, notes) = Roll::new();
-    let (hub, outgoing) = Hub::new(database.clone(), metrics.realtime.clone(), roll.clone());
+    let (hub, outgoing) = Hub::new(
+        database.clone(),
+        keys.clone(),
+        metrics.realtime.clone(),
+        roll.clone(),
+    );
     let registry = Registry::new(process_name(), hub.clone(), redis.clone(), roll);
     let keep = registry.clone().keep(notes, stop.clone());
     lifecycle.background("registry", keep);

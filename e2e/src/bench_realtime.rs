@@ -7,6 +7,7 @@ mod losses;
 mod peers;
 mod raw;
 mod report;
+mod restart;
 mod rows;
 mod server;
 mod tally;
@@ -42,7 +43,7 @@ pub struct BenchRealtimeCommand {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "idle,fan-out,rooms,slow,registry,crash,peers,losses"
+        default_value = "idle,fan-out,rooms,slow,registry,restart,crash,peers,losses"
     )]
     rows: Vec<String>,
     /// Subscribers of one channel, over two servers.
@@ -77,7 +78,8 @@ impl BenchRealtimeCommand {
     fn people(&self) -> usize {
         let idle = if self.wants("idle") { self.idle } else { 0 };
         let rooms = if self.wants("rooms") { self.rooms } else { 0 };
-        let clients = if self.wants("crash") { self.clients } else { 0 };
+        let followed = self.wants("crash") || self.wants("restart");
+        let clients = if followed { self.clients } else { 0 };
         idle.max(rooms)
             .max(clients)
             .max(self.subscribers + 1)
@@ -122,7 +124,7 @@ async fn measure(
     command: &BenchRealtimeCommand,
     report: &mut Report,
 ) -> Result<()> {
-    let (first, second) = (
+    let (mut first, mut second) = (
         Server::start(folder, binary).await?,
         Server::start(folder, binary).await?,
     );
@@ -144,6 +146,9 @@ async fn measure(
     }
     if command.wants("registry") {
         rows::registry(report, &team, &first, platform).await?;
+    }
+    if command.wants("restart") {
+        restart::roll(report, &team, [&mut first, &mut second], command.clients).await?;
     }
     if command.wants("crash") {
         crash::kill(report, &team, &first, second, command.clients).await?;

@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::keys::Keys;
+use crate::routing::Position;
+
 /// Where events go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
@@ -69,6 +72,8 @@ pub enum EventKind {
     WorkroomJoined,
     /// Tells a person that it is no longer a member of a workroom.
     WorkroomLeft,
+    /// Tells a person that a task that it asked for has ended, was cancelled, or waits for another attempt.
+    TaskUpdated,
 }
 
 impl EventKind {
@@ -88,6 +93,7 @@ impl EventKind {
             Self::WorkroomMemberRemoved => "workroom.member.removed",
             Self::WorkroomJoined => "workroom.joined",
             Self::WorkroomLeft => "workroom.left",
+            Self::TaskUpdated => "task.updated",
         }
     }
 }
@@ -109,6 +115,8 @@ pub struct Event {
     pub body: String,
     /// When it was written.
     pub at: Timestamp,
+    /// An instance that is here in the log has what the event tells of; none until the change is committed.
+    pub covered_by: Option<Position>,
 }
 
 /// The form in which an event reaches clients, and other processes through Redis.
@@ -122,12 +130,14 @@ struct Frame<'a> {
     id: Uuid,
     event: &'a str,
     at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consistency_token: Option<String>,
     data: &'a serde_json::value::RawValue,
 }
 
 impl Event {
-    /// Serialised once, however many sockets it goes to.
-    pub fn frame(&self) -> Result<String, serde_json::Error> {
+    /// Serialised once, however many sockets it goes to. The keys sign the position with which a client reads what it was told of.
+    pub fn frame(&self, keys: &Keys) -> Result<String, serde_json::Error> {
         let data = serde_json::from_str(&self.body)?;
         serde_json::to_string(&Frame {
             kind: "event",
@@ -137,6 +147,7 @@ impl Event {
             id: self.id,
             event: &self.kind,
             at: self.at,
+            consistency_token: self.covered_by.map(|position| position.to_token(keys)),
             data,
         })
     }
@@ -168,10 +179,11 @@ mod tests {
             kind: "message.created".to_owned(),
             body: r#"{"b":1,"a":2}"#.to_owned(),
             at: Timestamp::UNIX_EPOCH,
+            covered_by: None,
         };
         assert!(
             event
-                .frame()
+                .frame(&Keys::from_pepper(&[3; 32]).unwrap())
                 .unwrap()
                 .ends_with(r#""at":"1970-01-01T00:00:00Z","data":{"b":1,"a":2}}"#)
         );

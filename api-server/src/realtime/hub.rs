@@ -19,6 +19,7 @@ use super::wire::Frame;
 use crate::access::cache::Listeners;
 use crate::clock;
 use crate::domain::event::{Channel, Event, EventKind};
+use crate::keys::Keys;
 use crate::metrics::{RealtimeMetrics, ReasonLabels, SourceLabels};
 use crate::routing::fleet::EventSink;
 use crate::routing::{Fleet, StoreError};
@@ -78,6 +79,7 @@ struct Inner {
     outgoing: mpsc::Sender<Outgoing>,
     next_member: AtomicU64,
     fleet: Fleet,
+    keys: Keys,
     metrics: RealtimeMetrics,
     roll: Roll,
 }
@@ -103,7 +105,12 @@ struct Envelope<'a> {
 
 impl Hub {
     /// A hub without rooms, and the end of the queue from which a publisher takes frames.
-    pub fn new(fleet: Fleet, metrics: RealtimeMetrics, roll: Roll) -> (Self, mpsc::Receiver<Outgoing>) {
+    pub fn new(
+        fleet: Fleet,
+        keys: Keys,
+        metrics: RealtimeMetrics,
+        roll: Roll,
+    ) -> (Self, mpsc::Receiver<Outgoing>) {
         let (outgoing, published) = mpsc::channel(MOST_OUTGOING);
         let hub = Self(Arc::new(Inner {
             rooms: Mutex::default(),
@@ -114,6 +121,7 @@ impl Hub {
             outgoing,
             next_member: AtomicU64::new(1),
             fleet,
+            keys,
             metrics,
             roll,
         }));
@@ -374,7 +382,7 @@ impl Hub {
 
     fn publish(&self, events: Vec<Event>) {
         for event in events {
-            let Some(ready) = ready(&event) else {
+            let Some(ready) = ready(&event, &self.0.keys) else {
                 self.drop_frame("malformed");
                 continue;
             };
@@ -407,11 +415,11 @@ impl Hub {
 }
 
 /// Prepares an event for sending.
-pub fn ready(event: &Event) -> Option<Ready> {
+pub fn ready(event: &Event, keys: &Keys) -> Option<Ready> {
     Some(Ready {
         epoch: event.epoch,
         position: event.position,
-        frame: event.frame().ok()?.into(),
+        frame: event.frame(keys).ok()?.into(),
         effect: effect(&event.kind, &event.body),
     })
 }

@@ -87,7 +87,8 @@ impl WriteHandle<'_> {
         )
         .execute(&mut *self.connection)
         .await?;
-        held(&done)
+        held(&done)?;
+        self.tell_task(hold.id).await
     }
 
     /// Ends an attempt that failed: with a pause it is tried again, without one never.
@@ -112,7 +113,8 @@ impl WriteHandle<'_> {
         )
         .execute(&mut *self.connection)
         .await?;
-        held(&done)
+        held(&done)?;
+        self.tell_task(hold.id).await
     }
 }
 
@@ -264,7 +266,8 @@ impl Write for ReleaseJob {
         )
         .execute(&mut *on.connection)
         .await?;
-        held(&done)
+        held(&done)?;
+        on.tell_task(self.0.id).await
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::domain::event::{Channel, Event, EventKind};
 use crate::entropy;
 use crate::routing::statement::Session;
-use crate::routing::{Read, ReadHandle, StoreError};
+use crate::routing::{Position, Read, ReadHandle, StoreError};
 
 /// Events of a channel that are kept at least, whatever clients may come back to: processes that Redis told nothing fetch them.
 const KEPT: i64 = 1_000;
@@ -60,6 +60,7 @@ pub(crate) async fn append(
         kind: kind.as_str().to_owned(),
         body,
         at: row.created_at.to_jiff(),
+        covered_by: None,
     })
 }
 
@@ -102,7 +103,7 @@ impl Read for Heads {
     }
 }
 
-/// Events of a channel after a position, oldest first.
+/// Events of a channel after a position, oldest first. What a replica shows it has replayed, so it has received it.
 #[derive(Debug)]
 pub struct EventsAfter {
     /// The channel.
@@ -121,7 +122,13 @@ impl Read for EventsAfter {
     async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Vec<Event>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT position AS "position!", id AS "id!", kind AS "kind!", body AS "body!",
-                      created_at AS "created_at!: Timestamp"
+                      created_at AS "created_at!: Timestamp",
+                      (CASE WHEN pg_is_in_recovery() THEN COALESCE(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+                            WHEN current_setting('synchronous_commit') = 'off' THEN pg_current_wal_insert_lsn()
+                            ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint AS "lsn!",
+                      CASE WHEN pg_is_in_recovery() THEN (SELECT timeline FROM replication_heartbeat WHERE id = 1)
+                           ELSE ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer
+                      END AS "timeline!"
                  FROM realtime_events($1, $2, $3)"#,
             self.channel.to_string(),
             self.after,
@@ -139,6 +146,10 @@ impl Read for EventsAfter {
                 kind: row.kind,
                 body: row.body,
                 at: row.created_at.to_jiff(),
+                covered_by: Some(Position {
+                    timeline: row.timeline.unsigned_abs(),
+                    lsn: row.lsn.unsigned_abs(),
+                }),
             })
             .collect())
     }

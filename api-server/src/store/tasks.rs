@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::domain::event::{Channel, EventKind};
 use crate::domain::page::{Cursor, Page, PageRequest};
 use crate::domain::task::TaskStatus;
 use crate::http::answer::List;
@@ -166,6 +167,29 @@ impl Read for ListTasks {
     }
 }
 
+impl WriteHandle<'_> {
+    /// Tells who asked for a task how far it is now. What the server does of itself is told to nobody.
+    pub(super) async fn tell_task(&mut self, id: Uuid) -> Result<(), StoreError> {
+        let asked = sqlx::query_scalar!("SELECT user_id FROM jobs WHERE id = $1", id)
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        let Some(user_id) = asked.flatten() else {
+            return Ok(());
+        };
+        let viewer = Viewer {
+            user_id,
+            manages: false,
+        };
+        let task = FindTask { viewer, id }
+            .run(&mut ReadHandle {
+                connection: self.connection,
+            })
+            .await?;
+        self.emit(Channel::User(user_id), EventKind::TaskUpdated, &task)
+            .await
+    }
+}
+
 /// Tries a task again that failed or was cancelled.
 #[derive(Debug)]
 pub struct RetryTask {
@@ -206,6 +230,7 @@ impl Write for RetryTask {
                 "Only a task that failed or was cancelled can be tried again.",
             ));
         }
+        on.tell_task(self.id).await?;
         on.activity(self.viewer.user_id, "task.retried", self.id).await?;
         Ok(task)
     }
@@ -247,6 +272,7 @@ impl Write for CancelTask {
         if changed.rows_affected() == 0 {
             return Err(StoreError::Conflict("The task has ended already."));
         }
+        on.tell_task(self.id).await?;
         on.activity(self.viewer.user_id, "task.cancelled", self.id)
             .await?;
         Ok(task)

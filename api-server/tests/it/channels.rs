@@ -314,6 +314,15 @@ async fn a_connection_ends_with_its_token() {
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
+/// The code with which a socket is closed, whatever comes before.
+async fn code_of(socket: &mut Socket) -> u16 {
+    loop {
+        if let Received::Closed(code, _) = socket.receive().await {
+            return code;
+        }
+    }
+}
+
 /// W-7: who floods the server with frames is closed, and others do not notice.
 #[tokio::test]
 async fn a_client_that_sends_too_much_is_closed() {
@@ -324,12 +333,7 @@ async fn a_client_that_sends_too_much_is_closed() {
     for _ in 0..400 {
         socket.send(json!({"type": "ping"})).await;
     }
-    let code = loop {
-        if let Received::Closed(code, _) = socket.receive().await {
-            break code;
-        }
-    };
-    assert_eq!(code, 4029);
+    assert_eq!(code_of(&mut socket).await, 4029);
     calm.send(json!({"type": "ping"})).await;
     assert_eq!(calm.frame().await["type"], "pong");
 }
@@ -366,6 +370,34 @@ async fn connections_of_one_person_and_of_one_process_are_limited() {
         .expect(503);
     app.conversation(&person, "Still there").await;
     assert_eq!(open[0].frame().await["event"], "conversation.created");
+}
+
+/// Limits are those of the configuration.
+#[tokio::test]
+async fn limits_of_connections_are_configured() {
+    let app = TestApp::builder()
+        .config("websocket: {maxConnectionsPerUser: 2, messagesPerSecond: 1, messageBurst: 5, maxMessageSize: 1Ki, idleTimeout: 2s}")
+        .start()
+        .await;
+    let person = app.person().await;
+    let mut loud = Socket::connect(&app, &person, None).await.0;
+    let mut large = Socket::connect(&app, &person, None).await.0;
+    let first = json!({"type": "connect", "token": person.token});
+    assert_eq!(Socket::open(&app, first).await.closed().await.0, 4009);
+    for _ in 0..6 {
+        loud.send(json!({"type": "ping"})).await;
+    }
+    assert_eq!(code_of(&mut loud).await, 4029);
+    large
+        .send(json!({"type": "subscribe", "channel": "x".repeat(2_000)}))
+        .await;
+    assert_eq!(large.closed().await.0, 1009);
+    // It answers no ping, since nobody reads.
+    let _silent = Socket::connect(&app, &person, None).await.0;
+    until("the silent one is gone", async || {
+        app.metric(r#"tanka_websocket_closed_total{reason="idle"}"#).await == 1
+    })
+    .await;
 }
 
 /// History is bounded by its configured size: who missed more is told so, and gets nothing rather than a part.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Executor;
 use tokio::time::Instant;
 
 use crate::app::{TestApp, until};
 use crate::services::{connect, control};
+use crate::socket::Socket;
 
 #[tokio::test]
 async fn who_brings_a_token_reads_the_own_write() {
@@ -93,6 +94,45 @@ async fn replicas_that_apply_late_never_serve_an_own_write_stale() {
         );
         assert_eq!(stale, 0);
     }
+    delay_replicas(0).await;
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}
+
+/// An event carries with what to read that of which it tells: never stale, however late replicas are, and whether the event came as it
+/// happened or from history.
+#[tokio::test]
+async fn what_an_event_tells_of_is_read_with_its_token() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let path = format!("/api/v1/conversations/{}", app.conversation(&person, "0").await);
+    let (mut socket, place) = Socket::connect(&app, &person, None).await;
+    delay_replicas(500).await;
+    let title_after = async |event: &Value| {
+        let token = event["consistency_token"].as_str().unwrap();
+        let headers = [("x-consistency-token", token)];
+        let read = app.as_with(&person, Method::GET, &path, &headers, None).await;
+        read.expect(200).json()["title"].clone()
+    };
+    for number in 1..=50 {
+        let title = number.to_string();
+        app.as_with(&person, Method::PATCH, &path, &[], Some(json!({"title": title})))
+            .await
+            .expect(200);
+        let event = socket.frame().await;
+        assert_eq!(event["data"]["title"], title);
+        assert_eq!(title_after(&event).await, title);
+    }
+    let resume = json!({"offset": place["offset"], "epoch": place["epoch"]});
+    let (mut again, _) = Socket::connect(&app, &person, Some(resume)).await;
+    let mut last = Value::Null;
+    for _ in 0..50 {
+        last = again.frame().await;
+    }
+    assert_eq!(last["data"]["title"], "50");
+    assert_eq!(title_after(&last).await, "50");
     delay_replicas(0).await;
     until("everything is well again", async || {
         app.deep().await.status == 200

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use crate::app::{Person, TestApp, until, until_some};
 use crate::outside::{serve, working};
 use crate::services::connect;
+use crate::socket::Socket;
 
 /// A request that the source got.
 #[derive(Debug, Clone)]
@@ -186,6 +187,29 @@ async fn memories(person: &Person) -> Vec<String> {
         .await
         .unwrap();
     rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// What becomes of a task is told on the channel of the person who asked, and to nobody else.
+#[tokio::test]
+async fn the_end_of_a_task_is_an_event() {
+    let app = working().start().await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let github = Github::start().await;
+    github.change(1, "breaks", "2026-01-01T00:00:00Z");
+    let (mut socket, _) = Socket::connect(&app, &owner, None).await;
+    let (mut other, _) = Socket::connect(&app, &stranger, None).await;
+    let path = start(&app, &owner, github.body("some/repository")).await;
+    let told = loop {
+        let frame = socket.frame().await;
+        if frame["event"] == "task.updated" {
+            break frame;
+        }
+    };
+    assert_eq!(told["channel"], format!("user:{}", owner.user_id));
+    let seen = task(&app, &owner, &path, "succeeded").await;
+    assert_eq!(told["data"], seen);
+    other.send(json!({"type": "ping"})).await;
+    assert_eq!(other.frame().await["type"], "pong");
 }
 
 /// B07, B17, B21, F31: answered at once with a task, done in the background, and the next time only what changed.

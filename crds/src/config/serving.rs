@@ -61,6 +61,16 @@ section! {
     WebSocket {
         /// Sockets of this process; more are refused with 503.
         max_connections: u32 = 50_000, [range(min = 1, max = 1_000_000)];
+        /// Sockets of one person at this process; more are refused.
+        max_connections_per_user: u32 = 50, [range(min = 1, max = 10_000)];
+        /// Largest message of a client.
+        max_message_size: Size = Size::from_kib(16), [skip];
+        /// Messages that a client may send in a second, over a longer time.
+        messages_per_second: u32 = 20, [range(min = 1, max = 10_000)];
+        /// Messages that may come at once.
+        message_burst: u32 = 200, [range(min = 1, max = 100_000)];
+        /// Silence after which a client is gone. It is asked twice in this time.
+        idle_timeout: Span = Span::from_secs(40), [skip];
         /// Bytes that may wait for one slow socket before it is closed.
         send_buffer: Size = Size::from_kib(128), [skip];
         /// Events kept for each channel, for clients that come back.

@@ -1,13 +1,14 @@
 //! Servers of processes of their own.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::process::{Child, Command};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::dev::Folder;
@@ -21,6 +22,8 @@ pub struct Server {
     /// `HOST:PORT` of the API.
     pub address: String,
     ops: String,
+    binary: PathBuf,
+    arguments: Vec<OsString>,
     child: Child,
 }
 
@@ -31,18 +34,30 @@ impl Server {
         let config = folder.config(&json!({"rateLimit": plenty, "logLevel": "error"}))?;
         let free = ports::free(2)?;
         let (address, ops) = (format!("127.0.0.1:{}", free[0]), format!("127.0.0.1:{}", free[1]));
-        let child = Command::new(binary)
-            .args(["serve", "--listen", &address, "--ops-listen", &ops, "--config"])
-            .arg(config)
-            .arg("--pepper-file")
-            .arg(folder.pepper()?)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("failed to start the API")?;
-        let server = Self { address, ops, child };
-        let client = Client::new(&server.address);
+        let mut arguments: Vec<OsString> = ["serve", "--listen", &address, "--ops-listen", &ops]
+            .map(OsString::from)
+            .into();
+        arguments.extend(["--config".into(), config.into()]);
+        arguments.extend(["--pepper-file".into(), folder.pepper()?.into()]);
+        let server = Self {
+            child: spawn(binary, &arguments)?,
+            binary: binary.to_owned(),
+            arguments,
+            address,
+            ops,
+        };
+        server.ready().await?;
+        Ok(server)
+    }
+
+    /// Starts it again where it was, after its end.
+    pub async fn again(&mut self) -> Result<()> {
+        self.child = spawn(&self.binary, &self.arguments)?;
+        self.ready().await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let client = Client::new(&self.address);
         let started = Instant::now();
         while !client
             .get("/ready", &[])
@@ -52,7 +67,7 @@ impl Server {
             ensure!(started.elapsed() < PATIENCE, "the API is not ready in time");
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(server)
+        Ok(())
     }
 
     /// Resident bytes.
@@ -70,6 +85,16 @@ impl Server {
         self.child.kill().await.context("failed to kill the API")
     }
 
+    /// As Kubernetes ends a container; answers when it has ended, and fails if it did not end well.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let id = self.child.id().context("the API has ended")?;
+        let told = Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        ensure!(told.await?.success(), "the API could not be told to end");
+        let ended = timeout(PATIENCE, self.child.wait()).await??;
+        ensure!(ended.success(), "the API ended with {ended}");
+        Ok(())
+    }
+
     /// The sum of a metric's series whose line begins so.
     pub async fn metric(&self, begin: &str) -> Result<f64> {
         let text = scrape(&self.ops).await?;
@@ -84,6 +109,16 @@ impl Server {
         let (_, port) = self.address.rsplit_once(':').context("no port")?;
         Ok(port.parse()?)
     }
+}
+
+fn spawn(binary: &Path, arguments: &[OsString]) -> Result<Child> {
+    Command::new(binary)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("failed to start the API")
 }
 
 /// Resident bytes of a process.

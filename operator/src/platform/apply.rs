@@ -74,15 +74,19 @@ impl Applier {
         plan: Plan,
     ) -> Result<Rejections, Error> {
         let mut rejections = Rejections::new();
+        let mut doubt = Doubt::new(&self.client, platform);
         for request in &plan.secrets {
+            if !doubt.cleared().await? {
+                break;
+            }
             if let Some(rejection) = self.create_secret(platform, world, request).await? {
                 rejections.insert(Key::new(Kind::Secret, &request.name), rejection);
             }
         }
         if let Some(replicas) = plan.seed_replicas {
-            self.seed_replicas(platform, world, &plan, replicas).await?;
+            self.seed_replicas(platform, world, &plan, replicas, &mut doubt)
+                .await?;
         }
-        let mut doubt = Doubt::new(&self.client, platform);
         for object in &plan.objects {
             match self.apply_object(platform, world, object, &mut doubt).await? {
                 // The status that is written next must not speak of the object as it was before.
@@ -130,6 +134,7 @@ impl Applier {
         world: &World,
         plan: &Plan,
         replicas: i32,
+        doubt: &mut Doubt<'_>,
     ) -> Result<(), Error> {
         let name = names::component(&platform.name, Component::Api);
         let key = Key::new(Kind::Deployment, &name);
@@ -143,7 +148,8 @@ impl Applier {
         };
         manifest["spec"]["replicas"] = json!(replicas);
         let api = self.api(platform, Kind::Deployment);
-        if !world.objects.contains_key(&key) && bounded(api.get_opt(&name)).await?.is_some() {
+        let made = world.objects.contains_key(&key);
+        if !made && (!doubt.cleared().await? || bounded(api.get_opt(&name)).await?.is_some()) {
             // The cache is behind, or the name is somebody else's: the next look decides.
             return Ok(());
         }
@@ -202,6 +208,8 @@ impl Applier {
             }
             Some(live) if doubt::ends_pods(object.key.kind) => doubt::tie(&mut manifest, live),
             Some(_) => {}
+            // Nothing is made for a platform that is gone.
+            None if !doubt.cleared().await? => return Ok(Ok(None)),
             None => {
                 if let Some(volume) = self.foreign_volume(platform, object).await? {
                     return Ok(Err((volume, Rejection::Foreign)));

@@ -366,7 +366,9 @@ fn api(platform: &Platform, world: &World) -> Finding {
         );
     }
     let asked = i64::from(platform.spec.api.replicas);
-    if !platform.spec.api.autoscaling.enabled && wanted != asked {
+    let autoscaler = Key::new(Kind::HorizontalPodAutoscaler, &name);
+    let decides = world.objects.contains_key(&autoscaler);
+    if !platform.spec.api.autoscaling.enabled && (decides || wanted != asked) {
         // The autoscaler goes first, so that nobody else decides on the number when it is sent.
         return Finding::bad(
             Reason::RollingOut,

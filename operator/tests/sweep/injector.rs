@@ -116,6 +116,11 @@ impl Injector {
             .is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether time is turned back now.
+    pub fn is_back(&self) -> bool {
+        self.plan.lock().unwrap().back().is_some()
+    }
+
     /// A new process has started. After a journey in time it reads old lists for a while.
     pub fn reborn(&self) {
         let mut plan = self.plan.lock().unwrap();

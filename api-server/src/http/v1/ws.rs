@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use crds::config::WebSocket;
+use crds::units::Size;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -39,18 +40,6 @@ use crate::store::workroom_members::{Standing, Stands};
 /// nothing is noticed while it costs little.
 const KERNEL_BUFFER: usize = 32 << 10;
 
-/// Largest message of a client: only small requests come in.
-const MOST_INCOMING: usize = 16 << 10;
-/// Connections of one person at one process.
-const PER_PERSON: usize = 50;
-/// What is expected of a client. Pings come more often than the idle limits of common proxies end.
-const MANNERS: Manners = Manners {
-    rate: NonZeroU32::new(20).expect("above zero"),
-    burst: NonZeroU32::new(200).expect("above zero"),
-    ping: Duration::from_secs(20),
-    idle: Duration::from_secs(40),
-};
-
 /// Routes of this file.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(connect))
@@ -74,25 +63,28 @@ pub async fn connect(State(app): State<App>, mut request: Request) -> Result<Res
         return Err(ApiError::Forbidden("This origin may not open WebSockets."));
     }
     let shared = admit(&app)?;
+    let most = bytes(app.config().websocket.max_message_size);
     app.lifecycle().tasks.spawn(async move {
-        if let Some(transport) = upgrade.await.ok().and_then(transport) {
+        let upgraded = upgrade.await.ok();
+        if let Some(transport) = upgraded.and_then(|upgraded| transport(upgraded, most)) {
             serve(transport, shared).await;
         }
     });
     Ok(response)
 }
 
-/// The connection itself, without what HTTP had around it.
-fn transport(upgraded: Upgraded) -> Option<Transport<TcpStream>> {
+/// The connection itself, without what HTTP had around it, for messages of so many bytes at most.
+fn transport(upgraded: Upgraded, most: usize) -> Option<Transport<TcpStream>> {
     let parts = downcast::<TokioIo<Patient>>(upgraded).ok()?;
     let stream = parts.io.into_inner().into_inner();
     let _ = SockRef::from(&stream).set_send_buffer_size(KERNEL_BUFFER);
-    Some(Transport::new(stream, &parts.read_buf, MOST_INCOMING))
+    Some(Transport::new(stream, &parts.read_buf, most))
 }
 
 /// What a new connection works with, unless there are too many.
 pub(super) fn admit(app: &App) -> Result<Arc<Shared<App>>, ApiError> {
     let config = app.config();
+    let websocket = &config.websocket;
     let metrics = app.metrics().realtime.clone();
     let most = app.most_connections();
     if app.readiness().is_draining() || metrics.sockets.get() >= i64::from(most) {
@@ -102,17 +94,33 @@ pub(super) fn admit(app: &App) -> Result<Arc<Shared<App>>, ApiError> {
         hub: app.hub().clone(),
         people: app.clone(),
         metrics,
-        send_buffer: usize::try_from(config.websocket.send_buffer.bytes()).unwrap_or(usize::MAX),
-        history: i64::from(config.websocket.history_size),
+        send_buffer: bytes(websocket.send_buffer),
+        history: i64::from(websocket.history_size),
         shares: Shares {
-            person: PER_PERSON,
+            person: usize::try_from(websocket.max_connections_per_user).unwrap_or(usize::MAX),
             // One tenant leaves a tenth of each process to the others.
             tenant: usize::try_from(most - most / 10).unwrap_or(usize::MAX),
         },
-        manners: MANNERS,
+        manners: manners(websocket),
         drain: app.lifecycle().closing.clone(),
         drain_time: config.drain.timeout.get() * 5 / 6,
     }))
+}
+
+/// What is expected of a client. It is asked twice in the time after which its silence means that it is gone.
+fn manners(config: &WebSocket) -> Manners {
+    let least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+    let idle = config.idle_timeout.get();
+    Manners {
+        rate: least_one(config.messages_per_second),
+        burst: least_one(config.message_burst),
+        ping: idle / 2,
+        idle,
+    }
+}
+
+fn bytes(size: Size) -> usize {
+    usize::try_from(size.bytes()).unwrap_or(usize::MAX)
 }
 
 impl People for App {

@@ -201,7 +201,7 @@ impl Hub {
                 return;
             };
             for event in events {
-                if let Some(ready) = ready(&event) {
+                if let Some(ready) = ready(&event, &self.0.keys) {
                     self.accept(channel, ready, "poll", event.at);
                 }
             }
@@ -250,7 +250,7 @@ impl Missed {
                 channel: self.channel,
                 epoch: self.epoch,
                 position: event.position,
-                frame: event.frame().ok()?.into(),
+                frame: event.frame(&hub.0.keys).ok()?.into(),
             })
         });
         Ok(Some(items.collect()))

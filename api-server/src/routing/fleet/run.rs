@@ -284,10 +284,13 @@ impl Fleet {
     }
 
     /// Tells who has to know what was committed, before the writer gets an answer.
-    async fn tell(&self, position: Position, events: Vec<Event>, changed: Vec<(i64, Target)>) {
+    async fn tell(&self, position: Position, mut events: Vec<Event>, changed: Vec<(i64, Target)>) {
         if let Some(sink) = self.0.sink.get()
             && !events.is_empty()
         {
+            for event in &mut events {
+                event.covered_by = Some(position);
+            }
             sink.publish(events);
         }
         if let Some(cache) = self.0.cache.get()

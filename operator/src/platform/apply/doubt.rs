@@ -1,5 +1,5 @@
-//! A second look. Nothing is deleted, scaled down or restarted on the word of a cache: the platform and the object are read once
-//! more, past all caches, and the request carries what was seen, so that the API server refuses it if anything moved meanwhile.
+//! A second look. Nothing is made, deleted, scaled down or restarted on the word of a cache: the platform is read once more, past all
+//! caches, and so is an object that is there; the request carries what was seen, so that the API server refuses it if anything moved meanwhile.
 
 use crds::TankaPlatform;
 use kube::api::Api;
@@ -41,7 +41,7 @@ impl<'a> Doubt<'a> {
         if !answer {
             tracing::info!(
                 platform.name = self.platform.name,
-                "the platform has changed since it was looked at: what would end pods waits for the next look"
+                "the platform has changed since it was looked at: what would make objects or end pods waits for the next look"
             );
         }
         self.answer = Some(answer);

@@ -73,6 +73,11 @@ pub fn config(platform: &Platform) -> Config {
         },
         websocket: config::WebSocket {
             max_connections: positive(api.websocket.max_connections),
+            max_connections_per_user: positive(api.websocket.max_connections_per_user),
+            max_message_size: api.websocket.max_message_size,
+            messages_per_second: positive(api.websocket.messages_per_second),
+            message_burst: positive(api.websocket.message_burst),
+            idle_timeout: api.websocket.idle_timeout,
             send_buffer: api.websocket.send_buffer,
             history_size: positive(api.websocket.history_size),
             history_ttl: api.websocket.history_ttl,

@@ -26,9 +26,23 @@ impl Stage<'_> {
                 let complaint = || format!("{kind} never says {reason}: {}", self.words());
                 return self.wait(says, complaint).await;
             }
+            Deed::Change(spec) => self.change(spec).await,
             deed => self.write(deed).await,
         };
         outcome.map_err(|error| format!("{deed:?} was refused: {error}"))
+    }
+
+    /// Changes the spec. What is waited for next is waited for after the change, so it has to be seen first.
+    async fn change(&self, spec: &Value) -> Result<(), kube::Error> {
+        let platforms = self.api("tankaplatforms");
+        let patch = Patch::Merge(json!({"spec": spec}));
+        let changed = platforms.patch(PLATFORM, &PatchParams::default(), &patch).await?;
+        let shows = || {
+            let seen = self.platform()?["metadata"]["generation"].as_i64();
+            (seen >= changed.metadata.generation).then_some(())
+        };
+        let seen = self.wait(shows, || "the change is not to be seen".to_owned());
+        seen.await.map_err(|words| kube::Error::Service(words.into()))
     }
 
     async fn write(&self, deed: &Deed) -> Result<(), kube::Error> {
@@ -39,10 +53,6 @@ impl Stage<'_> {
                 let object = json!({"apiVersion": "tanka.dev/v1alpha1", "kind": "TankaPlatform", "metadata": {"name": PLATFORM}, "spec": spec});
                 let object = serde_json::from_value(object).unwrap();
                 platforms.create(&PostParams::default(), &object).await?;
-            }
-            Deed::Change(spec) => {
-                let patch = Patch::Merge(json!({"spec": spec}));
-                platforms.patch(PLATFORM, &someone, &patch).await?;
             }
             Deed::Delete => {
                 platforms.delete(PLATFORM, &DeleteParams::default()).await?;
@@ -69,7 +79,7 @@ impl Stage<'_> {
                     .patch_scale("acme-api", &scaler, &patch)
                     .await?;
             }
-            Deed::Gone | Deed::Await(..) => {}
+            Deed::Change(_) | Deed::Gone | Deed::Await(..) => {}
         }
         Ok(())
     }
