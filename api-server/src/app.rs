@@ -5,7 +5,7 @@ pub mod ready;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crds::config::{Config, Embeddings};
+use crds::config::{Config, Embeddings, ObjectStore};
 
 use self::deep::{DeepCheck, Report};
 use self::ready::{Readiness, Schema};
@@ -18,6 +18,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::guesses::Guesses;
 use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
+use crate::objects::{ObjectError, Objects};
 use crate::realtime::budget::Grant;
 use crate::realtime::{Hub, Registry};
 use crate::redis_link::RedisLink;
@@ -67,6 +68,7 @@ struct Inner {
     schema: Schema,
     deep: DeepCheck,
     endpoint: Mutex<Option<(Embeddings, Option<Endpoint>)>>,
+    objects: Mutex<Option<(ObjectStore, Objects)>>,
 }
 
 impl App {
@@ -77,6 +79,7 @@ impl App {
             schema: Schema::default(),
             deep: DeepCheck::default(),
             endpoint: Mutex::default(),
+            objects: Mutex::default(),
         }))
     }
 
@@ -141,6 +144,23 @@ impl App {
         });
         *kept = Some((settings.clone(), endpoint.clone()));
         endpoint
+    }
+
+    /// The object store for files, if one is configured.
+    pub fn objects(&self) -> Option<Result<Objects, ObjectError>> {
+        let config = self.config();
+        let settings = config.resources.object_store.as_ref()?;
+        let mut kept = self.0.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, objects)) = &*kept
+            && of == settings
+        {
+            return Some(Ok(objects.clone()));
+        }
+        let objects = Objects::new(settings);
+        if let Ok(objects) = &objects {
+            *kept = Some((settings.clone(), objects.clone()));
+        }
+        Some(objects)
     }
 
     /// Password hashing.

@@ -154,6 +154,9 @@ pub struct MigrateArguments {
     /// File with the role's password.
     #[arg(long, env = "TANKA_MIGRATE_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
+    /// File with the certificate of the authority that signs those of PostgreSQL.
+    #[arg(long, env = "TANKA_MIGRATE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Seconds after which the migration gives up. Waiting for external services does not count.
     #[arg(long, env = "TANKA_MIGRATE_TIMEOUT_SECONDS", default_value_t = 300)]
     pub timeout_seconds: u64,
@@ -176,6 +179,9 @@ pub struct CheckArguments {
     /// File with a `redis://` URL.
     #[arg(long, env = "TANKA_CHECK_REDIS_URL_FILE")]
     pub redis_url_file: Option<PathBuf>,
+    /// File with the certificate of the authority that signs Redis' own.
+    #[arg(long, env = "TANKA_CHECK_REDIS_CA_FILE", requires = "redis_url_file")]
+    pub redis_ca_file: Option<PathBuf>,
     /// Address at which `GET /check` says what is still missing; absent: one look, and its finding ends the migration.
     #[arg(long, env = "TANKA_CHECK_LISTEN")]
     pub listen: Option<SocketAddr>,

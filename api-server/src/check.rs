@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
 use axum::routing::get;
 use axum::{Json, Router};
+use redis::IntoConnectionInfo;
 use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use crate::migrate::{APP_ROLE, read_secret};
+use crate::trust;
 
 /// Limit of one look at one service.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -37,6 +39,10 @@ pub struct Services {
     pub replicas: Vec<PathBuf>,
     /// Redis.
     pub redis: Option<PathBuf>,
+    /// Certificate of the authority that signs those of PostgreSQL.
+    pub postgres_authority: Option<PathBuf>,
+    /// Certificate of the authority that signs Redis' own.
+    pub redis_authority: Option<PathBuf>,
 }
 
 /// What keeps the services from being used.
@@ -107,10 +113,11 @@ impl Services {
         let Some(primary) = &self.primary else {
             return Ok(());
         };
-        let system = within("the primary", primary, check_primary).await?;
+        let authority = self.postgres_authority.as_deref();
+        let system = within(("the primary", primary), authority, check_primary).await?;
         for (index, replica) in self.replicas.iter().enumerate() {
             let name = format!("replica-{index}");
-            let other = within(&name, replica, check_replica).await?;
+            let other = within((&name, replica), authority, check_replica).await?;
             if let (Some(system), Some(other)) = (system, other) {
                 ensure!(
                     system == other,
@@ -124,20 +131,36 @@ impl Services {
     async fn redis(&self) -> anyhow::Result<()> {
         let Some(file) = &self.redis else { return Ok(()) };
         let url = read_secret(file)?;
-        let client = redis::Client::open(url).map_err(|_| {
+        let info = url.as_str().into_connection_info().map_err(|_| {
             anyhow!("the Secret of Redis holds no URL: write redis://user:password@host:port/0")
         })?;
-        let place = client.get_connection_info().addr().to_string();
+        let place = info.addr().to_string();
+        let authority = self.redis_authority.as_deref().map(read_secret).transpose()?;
+        let client = trust::redis(info, authority.map(String::into_bytes))
+            .with_context(|| format!("Redis at {place} cannot be used"))?;
         let looked = timeout(LIMIT, check_redis(&client)).await;
         looked
             .map_err(|_| anyhow!("it does not answer within {} s", LIMIT.as_secs()))
             .flatten()
+            .map_err(explained)
             .with_context(|| format!("Redis at {place} cannot be used"))
     }
 }
 
+/// An error with what it means in front, where that is known.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    match trust::explain(&error) {
+        Some(words) => error.context(words),
+        None => error,
+    }
+}
+
 /// Connects by the URL in a file and checks what answers; the words name host and port, never the credentials.
-async fn within<F>(name: &str, file: &Path, check: impl Fn(PgConnection) -> F) -> anyhow::Result<Option<i64>>
+async fn within<F>(
+    (name, file): (&str, &Path),
+    authority: Option<&Path>,
+    check: impl Fn(PgConnection) -> F,
+) -> anyhow::Result<Option<i64>>
 where
     F: Future<Output = anyhow::Result<Option<i64>>>,
 {
@@ -147,7 +170,7 @@ where
     })?;
     let place = format!("{}:{}", options.get_host(), options.get_port());
     let look = async {
-        let options = options
+        let options = trust::postgres(options, authority)
             .application_name("tanka-check")
             .disable_statement_logging();
         check(options.connect().await?).await
@@ -156,6 +179,7 @@ where
         .await
         .map_err(|_| anyhow!("it does not answer within {} s", LIMIT.as_secs()))
         .flatten()
+        .map_err(explained)
         .with_context(|| format!("{name} at {place} cannot be used"))
 }
 

@@ -25,6 +25,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::guesses::Guesses;
 use crate::limits::requests::Limiter;
 use crate::metrics::Metrics;
+use crate::objects;
 use crate::outbound::Outbound;
 use crate::realtime::budget::Grant;
 use crate::realtime::registry::Roll;
@@ -90,6 +91,8 @@ impl Launch {
                 warm::follow(cache.clone(), redis.clone(), live.clone(), stop).await;
             }
         });
+        let objects = objects::sweep::run(app.clone());
+        app.lifecycle().background("objects", objects);
         let address = listen(&app, self.listen, http::router(&app)?).await?;
         let ops_address = listen(&app, self.ops_listen, http::ops::router(&app)).await?;
         let connections = app.most_connections();

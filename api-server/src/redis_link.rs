@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Live;
 use crate::entropy;
 use crate::metrics::RealtimeMetrics;
+use crate::trust;
 
 /// Limit of one question to one Sentinel, and of connecting.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -171,7 +172,8 @@ async fn connect(settings: &Redis) -> Result<Connected, LinkError> {
         Some(path) => read(path)?.trim().into_connection_info()?,
         None => find_primary(settings).await?,
     };
-    let client = Client::open(info)?;
+    let authority = settings.ca_file.as_deref().map(read).transpose()?;
+    let client = trust::redis(info, authority.map(String::into_bytes))?;
     let mut connection = client
         .get_multiplexed_async_connection_with_config(&limits())
         .await?;

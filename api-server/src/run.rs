@@ -16,7 +16,7 @@ use crate::command::{self, Operation};
 use crate::config::load::load;
 use crate::keys::Keys;
 use crate::launch::Launch;
-use crate::{check, http, migrate, telemetry};
+use crate::{check, http, migrate, telemetry, trust};
 
 /// A configuration file with every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config/api-server.yaml");
@@ -103,6 +103,8 @@ async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Re
         primary: target.url_file.clone(),
         replicas: target.check.replica_url_files.clone(),
         redis: target.check.redis_url_file.clone(),
+        postgres_authority: target.ca_file.clone(),
+        redis_authority: target.check.redis_ca_file.clone(),
     };
     if !services.is_empty() {
         services.wait(target.check.listen).await?;
@@ -124,8 +126,9 @@ async fn migrate(target: &MigrateArguments, arguments: &Arguments) -> anyhow::Re
 fn connect_options(target: &MigrateArguments) -> anyhow::Result<PgConnectOptions> {
     if let Some(path) = &target.url_file {
         let url = migrate::read_secret(path)?;
-        return PgConnectOptions::from_str(&url)
-            .map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()));
+        let options = PgConnectOptions::from_str(&url)
+            .map_err(|_| anyhow!("{} holds no PostgreSQL URL", path.display()))?;
+        return Ok(trust::postgres(options, target.ca_file.as_deref()));
     }
     let host = target
         .host
@@ -136,6 +139,7 @@ fn connect_options(target: &MigrateArguments) -> anyhow::Result<PgConnectOptions
         .port(target.port)
         .username(&target.user)
         .database(&target.database);
+    let options = trust::postgres(options, target.ca_file.as_deref());
     Ok(match &target.password_file {
         Some(path) => options.password(&migrate::read_secret(path)?),
         None => options,

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod maintenance;
 pub mod memories;
 pub mod messages;
+pub mod objects;
 pub mod outbox;
 pub mod people;
 pub mod plans;

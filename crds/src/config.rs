@@ -27,7 +27,9 @@ mod services;
 mod serving;
 mod traces;
 
-pub use self::data::{Cache, CacheTtl, Embeddings, Jobs, Outbound, Resources, WarmUp};
+pub use self::data::{
+    Cache, CacheTtl, DEFAULT_REGION, Embeddings, Jobs, ObjectStore, Outbound, Resources, WarmUp,
+};
 pub use self::services::{Database, Instance, Redis};
 pub use self::serving::{Auth, Drain, Http, RateLimit, WebSocket};
 pub use self::traces::Traces;
@@ -163,6 +165,14 @@ redis: {sentinels: ['redis-0.redis:26379']}
     #[case("embeddings: {url: 'https://somewhere/v1'}", "name the model")]
     #[case("http: {trustedProxies: [10.0.0.1/33]}", "trustedProxies")]
     #[case("traces: {endpoint: 'collector:4317'}", "must begin with http://")]
+    #[case(
+        "resources: {objectStore: {endpoint: 's3.example.com', bucket: files, accessKeyFile: /a, secretKeyFile: /b}}",
+        "must begin with https://"
+    )]
+    #[case(
+        "resources: {objectStore: {endpoint: 'https://s3.example.com', bucket: files}}",
+        "accessKeyFile"
+    )]
     #[case("traces: {samplePercent: 101}", "samplePercent")]
     fn a_mistake_is_named(#[case] line: &str, #[case] named: &str) {
         let error = parse(&format!("{LEAST}{line}\n")).unwrap_err();

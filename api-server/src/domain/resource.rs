@@ -4,6 +4,36 @@ use super::Unacceptable;
 
 /// Bytes that are stored and sent at once.
 pub const CHUNK: usize = 256 << 10;
+/// Bytes of a chunk in an object store, where each costs a request.
+pub const OBJECT: usize = 4 << 20;
+
+/// Where the chunks of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredIn {
+    /// Beside what is known of it.
+    Postgres,
+    /// In an S3-compatible store.
+    S3,
+}
+
+impl StoredIn {
+    /// As it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::S3 => "s3",
+        }
+    }
+
+    /// Bytes of a chunk there.
+    pub const fn chunk(self) -> usize {
+        match self {
+            Self::Postgres => CHUNK,
+            Self::S3 => OBJECT,
+        }
+    }
+}
+
 /// Characters of a name.
 const LONGEST_NAME: usize = 255;
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::choose::Role;
 use super::position::Position;
+use crate::trust;
 
 /// An instance cannot be set up from its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,7 @@ struct Settings {
     name: String,
     user: String,
     secret: Option<[u8; 32]>,
+    ca_file: Option<PathBuf>,
     connections: u32,
     acquire_timeout: Duration,
 }
@@ -96,6 +98,7 @@ impl Instance {
             name: database.name.clone(),
             user: database.user.clone(),
             secret,
+            ca_file: database.ca_file.clone(),
             connections,
             acquire_timeout: database.acquire_timeout.get(),
         };
@@ -193,8 +196,12 @@ fn connect_options(
             None => (options, None),
         }
     };
+    // An authority that is missing is noticed here, and not as a connection that fails.
+    if let Some(path) = &config.database.ca_file {
+        read(path)?;
+    }
     // The server ends what this process no longer waits for.
-    let options = options
+    let options = trust::postgres(options, config.database.ca_file.as_deref())
         .application_name("tanka-api")
         .options([
             ("statement_timeout", "10s"),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::page::{Cursor, Page, PageRequest};
-use crate::domain::resource::CHUNK;
+use crate::domain::resource::StoredIn;
 use crate::http::answer::List;
 use crate::routing::{Read, ReadHandle, StoreError, Write, WriteHandle};
 
@@ -34,6 +34,9 @@ pub struct Resource {
     /// Bytes of a chunk.
     #[serde(skip, default)]
     pub chunk_size: i32,
+    /// Whether they are in an object store.
+    #[serde(skip, default)]
+    pub in_objects: bool,
 }
 
 struct Row {
@@ -46,6 +49,7 @@ struct Row {
     sha256: String,
     created_at: Timestamp,
     chunk_size: i32,
+    in_objects: bool,
 }
 
 impl From<Row> for Resource {
@@ -60,6 +64,7 @@ impl From<Row> for Resource {
             sha256: row.sha256,
             created_at: row.created_at.to_jiff(),
             chunk_size: row.chunk_size,
+            in_objects: row.in_objects,
         }
     }
 }
@@ -80,7 +85,7 @@ impl Read for FindResource {
         sqlx::query_as!(
             Row,
             r#"SELECT r.id, r.user_id, r.workroom_id, r.name, r.content_type, r.size AS "size!", encode(r.digest, 'hex') AS "sha256!",
-                      r.created_at AS "created_at: Timestamp", r.chunk_size
+                      r.created_at AS "created_at: Timestamp", r.chunk_size, r.stored_in = 's3' AS "in_objects!"
                  FROM resources r
                 WHERE r.id = $1 AND r.is_ready AND CASE WHEN r.workroom_id IS NULL THEN r.user_id = $2 ELSE EXISTS (
                       SELECT FROM workroom_members m JOIN workrooms w ON w.id = m.workroom_id
@@ -112,7 +117,7 @@ impl Read for ListResources {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT r.id, r.user_id, r.workroom_id, r.name, r.content_type, r.size AS "size!", encode(r.digest, 'hex') AS "sha256!",
-                      r.created_at AS "created_at: Timestamp", r.chunk_size
+                      r.created_at AS "created_at: Timestamp", r.chunk_size, r.stored_in = 's3' AS "in_objects!"
                  FROM resources r
                 WHERE r.is_ready AND (r.created_at, r.id) < (COALESCE($2, 'infinity'::timestamptz), $3)
                   AND CASE WHEN r.workroom_id IS NULL THEN r.user_id = $1 ELSE r.workroom_id = ANY (ARRAY(
@@ -175,6 +180,8 @@ pub struct BeginResource {
     pub name: String,
     /// What it is.
     pub content_type: String,
+    /// Where its chunks go.
+    pub stored_in: StoredIn,
 }
 
 impl Write for BeginResource {
@@ -182,8 +189,8 @@ impl Write for BeginResource {
 
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<(), StoreError> {
         let begun = sqlx::query!(
-            "INSERT INTO resources (id, tenant_id, user_id, workroom_id, name, content_type, chunk_size)
-             SELECT $1, $2, $3, $4, $5, $6, $7 WHERE $4::uuid IS NULL OR EXISTS (
+            "INSERT INTO resources (id, tenant_id, user_id, workroom_id, name, content_type, chunk_size, stored_in)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE $4::uuid IS NULL OR EXISTS (
                     SELECT FROM workroom_members m JOIN workrooms w ON w.id = m.workroom_id
                      WHERE m.workroom_id = $4 AND m.user_id = $3 AND w.deleted_at IS NULL)",
             self.id,
@@ -192,7 +199,8 @@ impl Write for BeginResource {
             self.workroom_id,
             self.name,
             self.content_type,
-            i32::try_from(CHUNK).unwrap_or(i32::MAX),
+            i32::try_from(self.stored_in.chunk()).unwrap_or(i32::MAX),
+            self.stored_in.as_str(),
         )
         .execute(&mut *on.connection)
         .await?;
@@ -253,7 +261,7 @@ impl Write for FinishResource {
             Row,
             r#"UPDATE resources SET size = $2, digest = $3, is_ready = true WHERE id = $1 AND NOT is_ready
                RETURNING id, user_id, workroom_id, name, content_type, size AS "size!", encode(digest, 'hex') AS "sha256!",
-                         created_at AS "created_at: Timestamp", chunk_size"#,
+                         created_at AS "created_at: Timestamp", chunk_size, stored_in = 's3' AS "in_objects!""#,
             self.id,
             self.size,
             &self.digest,

@@ -41,6 +41,7 @@ pub struct Builder {
     alone: bool,
     guest: bool,
     database: Option<Value>,
+    redis: Option<Value>,
     database_keys: Vec<(&'static str, Value)>,
 }
 
@@ -48,6 +49,12 @@ impl Builder {
     /// Another section `database` than the services' own.
     pub fn database(mut self, database: Value) -> Self {
         self.database = Some(database);
+        self
+    }
+
+    /// Another section `redis` than the services' own.
+    pub fn redis(mut self, redis: Value) -> Self {
+        self.redis = Some(redis);
         self
     }
 
@@ -103,6 +110,13 @@ impl Builder {
                 database[*key] = value.clone();
             }
             std::fs::write(&path, format!("database: {database}\n{rest}")).unwrap();
+        }
+        if let Some(redis) = &self.redis {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut lines: Vec<&str> = text.lines().collect();
+            let line = format!("redis: {redis}");
+            *lines.iter_mut().find(|line| line.starts_with("redis: ")).unwrap() = &line;
+            std::fs::write(&path, lines.join("\n")).unwrap();
         }
         let (config, fingerprint) = load(&path).unwrap();
         let launch = Launch {

@@ -71,7 +71,7 @@ impl Shop {
         Services {
             primary: Some(self.file("primary", &self.url(0))),
             replicas: vec![self.file("replica-0", &self.url(1))],
-            redis: None,
+            ..Services::default()
         }
     }
 

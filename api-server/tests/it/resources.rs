@@ -13,7 +13,7 @@ use crate::app::{Person, Reply, TestApp};
 use crate::services::connect;
 
 /// Bytes of which each place is another, over chunks of 256 KiB.
-fn bytes(length: u32) -> Vec<u8> {
+pub fn bytes(length: u32) -> Vec<u8> {
     (0..length)
         .map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0])
         .collect()
@@ -73,14 +73,19 @@ pub async fn upload(app: &TestApp, person: &Person, form: Vec<u8>) -> Reply {
 }
 
 /// Content of a file, as of a write.
-async fn content(app: &TestApp, person: &Person, made: &Reply, headers: &[(&str, &str)]) -> (Reply, Bytes) {
+pub async fn content(
+    app: &TestApp,
+    person: &Person,
+    made: &Reply,
+    headers: &[(&str, &str)],
+) -> (Reply, Bytes) {
     let path = format!("{}/content", made.header("location"));
     let mut all = vec![("x-consistency-token", made.header("x-consistency-token"))];
     all.extend_from_slice(headers);
     ask(app, person, Method::GET, &path, &all, Vec::new()).await
 }
 
-async fn count(statement: String) -> i64 {
+pub async fn count(statement: String) -> i64 {
     let row = connect("postgres", 0)
         .await
         .fetch_one(sqlx::raw_sql(AssertSqlSafe(statement)))

@@ -122,5 +122,53 @@ section! {
         max_size: Size = Size::from_mib(25), [skip];
         /// Content types that may be stored, such as `image/png` or `text/*`. Empty: all.
         content_types: Vec<String> = Vec::new(), [length(max = 64)];
+        /// An S3-compatible store for what is uploaded from now on. Without one it goes into PostgreSQL.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_store: Option<ObjectStore> = None, [dive];
     }
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectStore {
+    /// Base address, such as `https://s3.eu-central-1.amazonaws.com`.
+    #[garde(length(min = 8, max = 512), custom(store_address()))]
+    pub endpoint: String,
+    /// The bucket; it exists.
+    #[garde(length(min = 3, max = 63))]
+    pub bucket: String,
+    /// Its region.
+    #[serde(default = "default_region")]
+    #[garde(length(min = 1, max = 64))]
+    pub region: String,
+    /// What all names begin with.
+    #[serde(default)]
+    #[garde(length(max = 256))]
+    pub prefix: String,
+    /// Whether the bucket stands in the path of addresses, and not before their host.
+    #[serde(default = "path_style")]
+    #[garde(skip)]
+    pub path_style: bool,
+    /// File that holds the access key.
+    #[garde(skip)]
+    pub access_key_file: PathBuf,
+    /// File that holds the secret key.
+    #[garde(skip)]
+    pub secret_key_file: PathBuf,
+}
+
+/// Region of stores that have none.
+pub const DEFAULT_REGION: &str = "us-east-1";
+
+fn default_region() -> String {
+    DEFAULT_REGION.to_owned()
+}
+
+const fn path_style() -> bool {
+    true
+}
+
+fn store_address() -> impl FnOnce(&String, &()) -> garde::Result {
+    |url, ()| web_address()(&Some(url.clone()), &())
 }

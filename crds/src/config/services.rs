@@ -26,6 +26,11 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub password_file: Option<PathBuf>,
+    /// File with the certificate of the authority that signs those of the instances, in PEM. With it connections are encrypted and names
+    /// are checked, whatever URLs say. Without it only URLs with `sslmode=verify-full` are, against public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(skip)]
+    pub ca_file: Option<PathBuf>,
     /// Connections of this process, primary and replicas together.
     #[serde(default = "default_pool_size")]
     #[garde(range(min = 2, max = 100))]
@@ -92,10 +97,26 @@ pub struct Redis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub password_file: Option<PathBuf>,
-    /// File that holds a `redis://` URL.
+    /// File that holds a `redis://` URL, or a `rediss://` URL for TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub url_file: Option<PathBuf>,
+    /// File with the certificate of the authority that signs Redis' own, in PEM. Without it those of the system are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(custom(beside_url(self.url_file.as_ref())))]
+    pub ca_file: Option<PathBuf>,
+}
+
+fn beside_url(url_file: Option<&PathBuf>) -> impl FnOnce(&Option<PathBuf>, &()) -> garde::Result + '_ {
+    move |ca_file, ()| {
+        if ca_file.is_some() && url_file.is_none() {
+            Err(garde::Error::new(
+                "goes with urlFile: Sentinels are asked without TLS",
+            ))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 fn one_redis(url_file: Option<&PathBuf>) -> impl FnOnce(&Vec<String>, &()) -> garde::Result + '_ {

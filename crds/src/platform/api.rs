@@ -39,6 +39,10 @@ pub struct ApiSpec {
     pub auth: Auth,
     /// Endpoint that computes embeddings, OpenAI-compatible. Without one, search is lexical.
     pub embeddings: Embeddings,
+    /// An S3-compatible store for files that are uploaded from now on. Without one they are in PostgreSQL. Keep it here as long as files
+    /// are in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_store: Option<ObjectStore>,
     /// Requests that the pods send to addresses that people gave: webhooks and syncs.
     pub outbound: Outbound,
     /// Where traces go.
@@ -66,6 +70,7 @@ impl Default for ApiSpec {
             websocket: WebSocket::default(),
             auth: Auth::default(),
             embeddings: Embeddings::default(),
+            object_store: None,
             outbound: Outbound::default(),
             traces: Traces::default(),
             drain: Drain::default(),
@@ -320,6 +325,41 @@ pub struct Embeddings {
     /// API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStore {
+    /// Base address, such as https://s3.eu-central-1.amazonaws.com.
+    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
+    pub endpoint: String,
+    /// The bucket. It exists already.
+    #[schemars(length(min = 3, max = 63))]
+    pub bucket: String,
+    /// Its region.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default = "store_region")]
+    pub region: String,
+    /// What the names of all objects begin with, such as acme/. Platforms that share a bucket need one each.
+    #[schemars(length(max = 256))]
+    #[serde(default)]
+    pub prefix: String,
+    /// Whether addresses name the bucket in their path, as most stores other than Amazon's want it, or before the host.
+    #[serde(default = "store_path_style")]
+    pub path_style: bool,
+    /// Secret key that holds the access key.
+    pub access_key_secret_ref: SecretKeyRef,
+    /// Secret key that holds the secret key.
+    pub secret_key_secret_ref: SecretKeyRef,
+}
+
+fn store_region() -> String {
+    crate::config::DEFAULT_REGION.to_owned()
+}
+
+const fn store_path_style() -> bool {
+    true
 }
 
 /// Requests to addresses that people gave.

@@ -186,4 +186,8 @@ pub struct ExternalPostgres {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 15))]
     pub replica_secret_refs: Vec<SecretKeyRef>,
+    /// Secret key that holds the certificate of the authority that signs those of all instances, in PEM. With it connections are encrypted
+    /// and names are checked. Without it write sslmode=verify-full into the URLs where a public authority signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }

@@ -69,4 +69,7 @@ impl Default for ManagedRedis {
 pub struct ExternalRedis {
     /// Secret key that holds a `redis://` or `rediss://` URL.
     pub secret_ref: SecretKeyRef,
+    /// Secret key that holds the certificate of the authority that signs its own, in PEM. It needs a `rediss://` URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::build::{migration_job, secrets};
 use super::object::{Key, Kind};
-use super::observe::secrets::missing;
+use super::observe::secrets::{missing, of_api};
 use super::observe::{Rejection, World};
 use super::plan;
 use super::plan::migration::{self, Migration};
@@ -340,8 +340,7 @@ fn api(platform: &Platform, world: &World) -> Finding {
     if let Some(finding) = obstacle(platform, world, Component::Api) {
         return finding;
     }
-    let embeddings: Vec<_> = platform.spec.api.embeddings.api_key_secret_ref.iter().collect();
-    if let Some((reason, words)) = missing(&world.references, &embeddings) {
+    if let Some((reason, words)) = missing(&world.references, &of_api(platform)) {
         return Finding::bad(reason, words);
     }
     let Some(deployment) = world.objects.get(&Key::new(Kind::Deployment, &name)) else {

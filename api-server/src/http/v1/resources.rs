@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -17,15 +17,15 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::domain::resource::{CHUNK, Part, content_type, name, part};
+use crate::domain::resource::{Part, content_type, name, part};
 use crate::entropy;
 use crate::http::answer::{Answer, List};
 use crate::http::error::{ApiError, Problem};
 use crate::http::extract::{Caller, Id, PageQuery, Paging, Writer};
+use crate::objects::files::Files;
 use crate::routing::{Scope, StoreError};
 use crate::store::resources::{
-    BeginResource, DeleteResource, FindChunk, FindResource, FinishResource, ListResources, Resource,
-    StoreChunk,
+    BeginResource, DeleteResource, FindResource, FinishResource, ListResources, Resource,
 };
 
 /// Time to read a chunk of a download.
@@ -78,6 +78,7 @@ async fn list(
     (status = 404, body = Problem, content_type = "application/problem+json"),
     (status = 413, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The store of files is away", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn upload(
     State(app): State<App>,
@@ -130,16 +131,18 @@ async fn store(
     let kind = field.content_type().unwrap_or("application/octet-stream");
     let kind = content_type(kind, &config.resources.content_types)
         .map_err(|problem| ApiError::field("file", problem))?;
+    let files = Files::for_new(app)?;
     let begin = BeginResource {
         id: entropy::id(),
         user_id: caller.person.user_id,
         workroom_id,
         name: file_name,
         content_type: kind,
+        stored_in: files.stored_in(),
     };
     let id = begin.id;
     app.database().write(caller.scope, begin).await?;
-    match receive(app, caller, id, field, config.resources.max_size.bytes()).await {
+    match receive(&files, caller, id, field, config.resources.max_size.bytes()).await {
         Ok((size, digest)) => {
             let finish = FinishResource {
                 id,
@@ -167,13 +170,14 @@ async fn store(
 
 /// Receives a file chunk by chunk; answers its size and digest.
 async fn receive(
-    app: &App,
+    files: &Files,
     caller: &Caller,
-    resource_id: Uuid,
+    id: Uuid,
     mut field: Field<'_>,
     most: u64,
 ) -> Result<(i64, [u8; 32]), ApiError> {
-    let (mut held, mut place, mut size) = (Vec::with_capacity(CHUNK), 0_i32, 0_u64);
+    let chunk = files.stored_in().chunk();
+    let (mut held, mut place, mut size) = (Vec::new(), 0_i32, 0_u64);
     let mut digest = Sha256::new();
     while let Some(mut bytes) = field.chunk().await.map_err(|error| broken(&error))? {
         size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -182,27 +186,18 @@ async fn receive(
         }
         digest.update(&bytes);
         while !bytes.is_empty() {
-            let taken = bytes.split_to(bytes.len().min(CHUNK - held.len()));
+            let taken = bytes.split_to(bytes.len().min(chunk - held.len()));
             held.extend_from_slice(&taken);
-            if held.len() == CHUNK {
-                let data = std::mem::replace(&mut held, Vec::with_capacity(CHUNK));
-                let chunk = StoreChunk {
-                    resource_id,
-                    place,
-                    data,
-                };
-                app.database().write(caller.scope, chunk).await?;
+            if held.len() == chunk {
+                files
+                    .put(caller.scope, id, place, std::mem::take(&mut held))
+                    .await?;
                 place += 1;
             }
         }
     }
     if !held.is_empty() {
-        let chunk = StoreChunk {
-            resource_id,
-            place,
-            data: held,
-        };
-        app.database().write(caller.scope, chunk).await?;
+        files.put(caller.scope, id, place, held).await?;
     }
     Ok((i64::try_from(size).unwrap_or(i64::MAX), digest.finalize().into()))
 }
@@ -245,6 +240,7 @@ async fn delete(State(app): State<App>, Writer(caller): Writer, Id(id): Id) -> R
     (status = 401, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
     (status = 416, description = "It has no such part"),
+    (status = 503, description = "The store of files is away", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn content(
     State(app): State<App>,
@@ -278,7 +274,12 @@ async fn content(
             return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, all)]).into_response());
         }
     };
-    let mut response = (status, send(app, scope, &resource, start, end)).into_response();
+    let files = Files::of(&app, &resource)?;
+    // Before anything is promised: a store that is away can still be told by the status.
+    let first = piece(&files, scope, shape(&resource), (start, end)).await;
+    let first = first.map_err(|error| files.explain(error))?;
+    let content = send(files, scope, shape(&resource), first, (start, end));
+    let mut response = (status, content).into_response();
     let mut set = |name: header::HeaderName, value: String| {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
@@ -318,40 +319,47 @@ fn disposition(name: &str) -> String {
     format!("attachment; filename*=UTF-8''{encoded}")
 }
 
-/// Streams bytes of a file; a chunk is read when the one before it was taken.
-fn send(app: App, scope: Scope, resource: &Resource, start: u64, end: u64) -> Content {
-    let (id, chunk_size) = (resource.id, u64::from(resource.chunk_size.unsigned_abs()).max(1));
-    let chunks = stream::try_unfold(start, move |at| {
-        let app = app.clone();
+/// The id of a file and the size of its chunks.
+fn shape(resource: &Resource) -> (Uuid, u64) {
+    (resource.id, u64::from(resource.chunk_size.unsigned_abs()).max(1))
+}
+
+/// Bytes of a file from a place on; none at the end.
+async fn piece(
+    files: &Files,
+    scope: Scope,
+    shape: (Uuid, u64),
+    (at, end): (u64, u64),
+) -> Result<Bytes, StoreError> {
+    if at >= end {
+        return Ok(Bytes::new());
+    }
+    let scope = Scope {
+        deadline: Instant::now() + CHUNK_LIMIT,
+        ..scope
+    };
+    let piece = files.get(scope, shape, at, end).await?;
+    if piece.is_empty() {
+        return Err(StoreError::Corrupt(
+            "a chunk is shorter than it should be".to_owned(),
+        ));
+    }
+    Ok(piece)
+}
+
+/// Streams bytes of a file, the first of which were read already; a piece is read when the one before it was taken.
+fn send(files: Files, scope: Scope, shape: (Uuid, u64), first: Bytes, (start, end): (u64, u64)) -> Content {
+    let length = |piece: &Bytes| u64::try_from(piece.len()).unwrap_or_default();
+    let begin = start + length(&first);
+    let rest = stream::try_unfold(begin, move |at| {
+        let files = files.clone();
         async move {
-            if at >= end {
-                return Ok::<_, StoreError>(None);
-            }
-            let find = FindChunk {
-                resource_id: id,
-                place: i32::try_from(at / chunk_size).unwrap_or(i32::MAX),
-            };
-            let scope = Scope {
-                deadline: Instant::now() + CHUNK_LIMIT,
-                ..scope
-            };
-            let (data, _) = app.database().read(&scope, &find).await?;
-            let bytes = Bytes::from(data);
-            let from = usize::try_from(at % chunk_size)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            let most = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let piece = bytes.slice(from..bytes.len().min(from.saturating_add(most)));
-            if piece.is_empty() {
-                return Err(StoreError::Corrupt(
-                    "a chunk is shorter than it should be".to_owned(),
-                ));
-            }
-            let next = at + u64::try_from(piece.len()).unwrap_or_default();
-            Ok(Some((piece, next)))
+            let piece = piece(&files, scope, shape, (at, end)).await?;
+            let next = at + length(&piece);
+            Ok::<_, StoreError>((!piece.is_empty()).then_some((piece, next)))
         }
     });
-    Content::from_stream(chunks)
+    Content::from_stream(stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest))
 }
 
 #[cfg(test)]

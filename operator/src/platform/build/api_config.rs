@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::config::{self, Config};
 use crds::names::{self, Component};
-use crds::platform::api::ApiSpec;
+use crds::platform::api::{ApiSpec, ObjectStore};
 use serde_json::json;
 
 use super::metadata;
@@ -19,6 +19,14 @@ pub const SECRETS_DIR: &str = "/run/secrets/tanka";
 
 /// File with the key of the endpoint for embeddings.
 pub const EMBEDDINGS_KEY: &str = "api-key";
+
+/// File with the certificate of an authority, beside the URLs of the services whose certificates it signs.
+pub const AUTHORITY: &str = "ca";
+
+/// Files with the keys of the object store.
+pub const OBJECTS_ACCESS_KEY: &str = "access-key";
+/// The other one.
+pub const OBJECTS_SECRET_KEY: &str = "secret-key";
 
 /// The key of a release's file. Each release has its own: one may not know what another is told, and pods of both run while a new
 /// one rolls out.
@@ -65,7 +73,10 @@ pub fn config(platform: &Platform) -> Config {
                 .filter_map(|network| network.parse().ok())
                 .collect(),
         },
-        resources: config::Resources::default(),
+        resources: config::Resources {
+            object_store: api.object_store.as_ref().map(object_store),
+            ..config::Resources::default()
+        },
         rate_limit: config::RateLimit {
             requests_per_minute: positive(api.rate_limit.requests_per_minute),
             burst: positive(api.rate_limit.burst),
@@ -109,6 +120,19 @@ fn embeddings(api: &ApiSpec) -> config::Embeddings {
     }
 }
 
+/// Where the store is; its keys are files.
+fn object_store(asked: &ObjectStore) -> config::ObjectStore {
+    config::ObjectStore {
+        endpoint: asked.endpoint.clone(),
+        bucket: asked.bucket.clone(),
+        region: asked.region.clone(),
+        prefix: asked.prefix.clone(),
+        path_style: asked.path_style,
+        access_key_file: format!("{SECRETS_DIR}/objects/{OBJECTS_ACCESS_KEY}").into(),
+        secret_key_file: format!("{SECRETS_DIR}/objects/{OBJECTS_SECRET_KEY}").into(),
+    }
+}
+
 /// The schema has bounded these numbers already.
 fn positive(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
@@ -144,6 +168,11 @@ fn database(platform: &Platform) -> config::Database {
         user: "tanka_app".to_owned(),
         password_file: matches!(platform.database, Database::Managed(_))
             .then(|| format!("{SECRETS_DIR}/postgres/{}", super::secrets::APP_PASSWORD).into()),
+        ca_file: match &platform.database {
+            Database::External(external) => external.ca_secret_ref.as_ref(),
+            Database::Managed(_) => None,
+        }
+        .map(|_| format!("{SECRETS_DIR}/postgres/{AUTHORITY}").into()),
         pool_size: pool::size(platform),
         acquire_timeout: usage.acquire_timeout,
         max_replica_lag: usage.max_replica_lag,
@@ -164,13 +193,18 @@ fn redis(platform: &Platform) -> config::Redis {
                 master_name: names::REDIS_MASTER_NAME.to_owned(),
                 password_file: Some(format!("{SECRETS_DIR}/redis/{}", super::secrets::REDIS_PASSWORD).into()),
                 url_file: None,
+                ca_file: None,
             }
         }
-        Cache::External(_) => config::Redis {
+        Cache::External(external) => config::Redis {
             sentinels: Vec::new(),
             master_name: names::REDIS_MASTER_NAME.to_owned(),
             password_file: None,
             url_file: Some(format!("{SECRETS_DIR}/redis/url").into()),
+            ca_file: external
+                .ca_secret_ref
+                .as_ref()
+                .map(|_| format!("{SECRETS_DIR}/redis/{AUTHORITY}").into()),
         },
     }
 }

@@ -1,8 +1,10 @@
 //! Deployment of the API.
 
 use crds::names::{self, Component};
+use crds::platform::SecretKeyRef;
 use serde_json::{Map, Value, json};
 
+use super::api_config::AUTHORITY;
 use super::{api_config, metadata, pod, secrets};
 use crate::platform::object::{Kind, Object};
 use crate::platform::observe::World;
@@ -126,6 +128,9 @@ fn mounts(platform: &Platform) -> Vec<Value> {
     if platform.spec.api.embeddings.api_key_secret_ref.is_some() {
         mounts.push(secret("embeddings"));
     }
+    if platform.spec.api.object_store.is_some() {
+        mounts.push(secret("objects"));
+    }
     mounts
 }
 
@@ -150,6 +155,11 @@ fn secret_volume(volume: &str, secret: &str, key: &str, path: &str) -> Value {
     json!({"name": volume, "secret": {"secretName": secret, "items": [{"key": key, "path": path}]}})
 }
 
+/// One key of a Secret, as a file of a projected volume.
+fn source(reference: &SecretKeyRef, path: &str) -> Value {
+    json!({"secret": {"name": reference.name, "items": [{"key": reference.key, "path": path}]}})
+}
+
 /// The files by which PostgreSQL is reached: a password, or the URLs of instances that somebody else runs.
 pub fn postgres_volume(platform: &Platform) -> Value {
     let Database::External(external) = &platform.database else {
@@ -161,10 +171,16 @@ pub fn postgres_volume(platform: &Platform) -> Value {
         .iter()
         .enumerate()
         .map(|(i, r)| (format!("replica-{i}"), r));
-    let sources = std::iter::once(("primary".to_owned(), &external.primary_secret_ref)).chain(replicas).map(
-        |(path, reference)| json!({"secret": {"name": reference.name, "items": [{"key": reference.key, "path": path}]}}),
-    );
-    json!({"name": "postgres", "projected": {"sources": sources.collect::<Vec<_>>()}})
+    let authority = external
+        .ca_secret_ref
+        .iter()
+        .map(|reference| (AUTHORITY.to_owned(), reference));
+    let files = std::iter::once(("primary".to_owned(), &external.primary_secret_ref)).chain(replicas);
+    let sources: Vec<_> = files
+        .chain(authority)
+        .map(|(path, reference)| source(reference, &path))
+        .collect();
+    json!({"name": "postgres", "projected": {"sources": sources}})
 }
 
 /// The file by which Redis is reached: a password, or a URL.
@@ -174,12 +190,18 @@ pub fn redis_volume(platform: &Platform) -> Value {
             let name = names::component(&platform.name, Component::Redis);
             secret_volume("redis", &name, secrets::REDIS_PASSWORD, secrets::REDIS_PASSWORD)
         }
-        Cache::External(external) => secret_volume(
-            "redis",
-            &external.secret_ref.name,
-            &external.secret_ref.key,
-            "url",
-        ),
+        Cache::External(external) => match &external.ca_secret_ref {
+            None => secret_volume(
+                "redis",
+                &external.secret_ref.name,
+                &external.secret_ref.key,
+                "url",
+            ),
+            Some(authority) => {
+                let sources = [source(&external.secret_ref, "url"), source(authority, AUTHORITY)];
+                json!({"name": "redis", "projected": {"sources": sources}})
+            }
+        },
     }
 }
 
@@ -202,6 +224,13 @@ fn volumes(platform: &Platform) -> Value {
             &reference.key,
             api_config::EMBEDDINGS_KEY,
         ));
+    }
+    if let Some(store) = &platform.spec.api.object_store {
+        let sources = [
+            source(&store.access_key_secret_ref, api_config::OBJECTS_ACCESS_KEY),
+            source(&store.secret_key_secret_ref, api_config::OBJECTS_SECRET_KEY),
+        ];
+        volumes.push(json!({"name": "objects", "projected": {"sources": sources}}));
     }
     Value::Array(volumes)
 }

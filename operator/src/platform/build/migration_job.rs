@@ -128,14 +128,20 @@ fn connection(platform: &Platform) -> (Vec<Value>, Vec<Value>) {
             if !replicas.is_empty() {
                 environment.push(variable("TANKA_CHECK_REPLICA_URL_FILES", replicas.join(",")));
             }
+            if external.ca_secret_ref.is_some() {
+                environment.push(variable("TANKA_MIGRATE_CA_FILE", file(api_config::AUTHORITY)));
+            }
             (environment, vec![api_deployment::postgres_volume(platform)])
         }
     };
     let external =
         matches!(platform.database, Database::External(_)) || matches!(platform.cache, Cache::External(_));
-    if let Cache::External(_) = &platform.cache {
-        let url = format!("{}/redis/url", api_config::SECRETS_DIR);
-        environment.push(variable("TANKA_CHECK_REDIS_URL_FILE", url));
+    if let Cache::External(external) = &platform.cache {
+        let file = |name: &str| format!("{}/redis/{name}", api_config::SECRETS_DIR);
+        environment.push(variable("TANKA_CHECK_REDIS_URL_FILE", file("url")));
+        if external.ca_secret_ref.is_some() {
+            environment.push(variable("TANKA_CHECK_REDIS_CA_FILE", file(api_config::AUTHORITY)));
+        }
         volumes.push(api_deployment::redis_volume(platform));
     }
     if external {

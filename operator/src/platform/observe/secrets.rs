@@ -33,7 +33,7 @@ pub enum Reference {
 pub fn named(platform: &Platform) -> Vec<&SecretKeyRef> {
     let mut named = of_database(platform);
     named.extend(of_cache(platform));
-    named.extend(&platform.spec.api.embeddings.api_key_secret_ref);
+    named.extend(of_api(platform));
     named
 }
 
@@ -43,6 +43,7 @@ pub fn of_database(platform: &Platform) -> Vec<&SecretKeyRef> {
     if let Database::External(external) = &platform.database {
         named.push(&external.primary_secret_ref);
         named.extend(&external.replica_secret_refs);
+        named.extend(&external.ca_secret_ref);
     }
     named
 }
@@ -50,9 +51,21 @@ pub fn of_database(platform: &Platform) -> Vec<&SecretKeyRef> {
 /// That of an external Redis.
 pub fn of_cache(platform: &Platform) -> Vec<&SecretKeyRef> {
     match &platform.cache {
-        Cache::External(external) => vec![&external.secret_ref],
+        Cache::External(external) => std::iter::once(&external.secret_ref)
+            .chain(&external.ca_secret_ref)
+            .collect(),
         Cache::Managed(_) => Vec::new(),
     }
+}
+
+/// Those of services that only the API asks.
+pub fn of_api(platform: &Platform) -> Vec<&SecretKeyRef> {
+    let api = &platform.spec.api;
+    let mut named: Vec<_> = api.embeddings.api_key_secret_ref.iter().collect();
+    if let Some(store) = &api.object_store {
+        named.extend([&store.access_key_secret_ref, &store.secret_key_secret_ref]);
+    }
+    named
 }
 
 /// The state of some keys as text, for digests: it changes when one of the values does.

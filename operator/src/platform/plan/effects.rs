@@ -64,6 +64,15 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("api.embeddings.model", json!("other")),
         ("api.embeddings.url", json!("https://other.example.com/v1")),
         ("api.logLevel", json!("debug")),
+        ("api.objectStore.accessKeySecretRef.key", json!("other")),
+        ("api.objectStore.accessKeySecretRef.name", json!("other")),
+        ("api.objectStore.bucket", json!("other")),
+        ("api.objectStore.endpoint", json!("https://s3.example.org")),
+        ("api.objectStore.pathStyle", json!(false)),
+        ("api.objectStore.prefix", json!("acme/")),
+        ("api.objectStore.region", json!("eu-central-1")),
+        ("api.objectStore.secretKeySecretRef.key", json!("other")),
+        ("api.objectStore.secretKeySecretRef.name", json!("other")),
         ("api.outbound.allowedNetworks", json!(["10.20.0.0/16"])),
         ("api.podTemplate.affinity", json!({"nodeAffinity": {}})),
         ("api.podTemplate.annotations", json!({"team": "shop"})),
@@ -124,6 +133,8 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("monitoring.podMonitor.namespaces", json!(["observability"])),
         ("networkPolicy.enabled", json!(false)),
         ("paused", json!(true)),
+        ("postgres.external.caSecretRef.key", json!("other")),
+        ("postgres.external.caSecretRef.name", json!("other")),
         ("postgres.external.primarySecretRef.key", json!("other")),
         ("postgres.external.primarySecretRef.name", json!("other")),
         ("postgres.external.replicaSecretRefs", json!([secret])),
@@ -138,6 +149,8 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("postgres.managed.storage.size", json!("20Gi")),
         ("postgres.managed.storage.storageClassName", json!("fast")),
         ("postgres.managed.synchronous", json!("Async")),
+        ("redis.external.caSecretRef.key", json!("other")),
+        ("redis.external.caSecretRef.name", json!("other")),
         ("redis.external.secretRef.key", json!("other")),
         ("redis.external.secretRef.name", json!("other")),
         ("redis.managed.maxMemory", json!("128Mi")),
@@ -166,10 +179,18 @@ fn base(field: &str) -> Value {
         _ if field.starts_with("redis.managed.storage") => {
             json!({"redis": {"managed": {"storage": {"size": "10Gi"}}}})
         }
+        _ if field.contains(".external.caSecretRef") => {
+            let path = field.rsplit_once('.').map_or(field, |(path, _)| path);
+            laid(&external(), path, json!({"name": "authority", "key": "ca.crt"}))
+        }
         _ if field.contains(".external.") => external(),
         _ if field.starts_with("api.embeddings") => json!({"api": {"embeddings": {
             "url": "https://embeddings.example.com/v1", "model": "small", "dimensions": 256,
             "apiKeySecretRef": {"name": "embeddings", "key": "token"},
+        }}}),
+        _ if field.starts_with("api.objectStore") => json!({"api": {"objectStore": {
+            "endpoint": "https://s3.example.com", "bucket": "files",
+            "accessKeySecretRef": {"name": "files", "key": "access"}, "secretKeySecretRef": {"name": "files", "key": "secret"},
         }}}),
         "api.replicas" => json!({"api": {"autoscaling": {"enabled": false}}}),
         _ => json!({}),

@@ -323,3 +323,89 @@ fn each_release_keeps_its_own_file_until_the_last_pod_of_it_is_gone() {
     world.objects.insert(Key::new(Kind::Deployment, "acme-api"), done);
     assert_eq!(files(&world).as_object().unwrap().len(), 1);
 }
+
+/// Credentials and authorities are files of pods, from the Secrets that the spec names; the configuration holds their paths alone.
+#[test]
+fn what_the_api_is_given_of_others_is_in_files() {
+    let mut spec = external();
+    spec["postgres"]["external"]["caSecretRef"] = json!({"name": "db-authority", "key": "ca.crt"});
+    spec["redis"]["external"]["caSecretRef"] = json!({"name": "cache-authority", "key": "ca.crt"});
+    spec["api"]["objectStore"] = json!({
+        "endpoint": "https://s3.example.com", "bucket": "files", "prefix": "acme/",
+        "accessKeySecretRef": {"name": "store", "key": "id"}, "secretKeySecretRef": {"name": "store", "key": "secret"},
+    });
+    let platform = platform(spec);
+    let all = everything(&platform);
+    let manifest = |kind: Kind, name: &str| {
+        let found = all
+            .iter()
+            .find(|object| object.key.kind == kind && object.key.name.starts_with(name));
+        found.unwrap().manifest.clone()
+    };
+    let text = manifest(Kind::ConfigMap, "acme-api-config")["data"]["tanka-0.1.0.yaml"].clone();
+    let config = crds::config::parse(text.as_str().unwrap()).unwrap();
+    let store = config.resources.object_store.unwrap();
+    assert_eq!(
+        (store.endpoint.as_str(), store.prefix.as_str()),
+        ("https://s3.example.com", "acme/")
+    );
+    let files = [
+        store.access_key_file,
+        store.secret_key_file,
+        config.database.ca_file.unwrap(),
+        config.redis.ca_file.unwrap(),
+    ];
+    let api = manifest(Kind::Deployment, "acme-api")["spec"]["template"]["spec"].clone();
+    let job = manifest(Kind::Job, "acme-migrate")["spec"]["template"]["spec"].clone();
+    let mut expected = vec![
+        "store/id",
+        "store/secret",
+        "db-authority/ca.crt",
+        "cache-authority/ca.crt",
+    ]
+    .into_iter();
+    for file in &files {
+        assert_eq!(
+            Some(source_of(&api, file).as_str()),
+            expected.next(),
+            "{}",
+            file.display()
+        );
+    }
+    for (variable, secret) in [
+        ("TANKA_MIGRATE_CA_FILE", "db-authority"),
+        ("TANKA_CHECK_REDIS_CA_FILE", "cache-authority"),
+    ] {
+        let environment = job["containers"][0]["env"].as_array().unwrap();
+        let found = environment
+            .iter()
+            .find(|entry| entry["name"] == variable)
+            .unwrap();
+        let path = std::path::Path::new(found["value"].as_str().unwrap());
+        assert_eq!(source_of(&job, path), format!("{secret}/ca.crt"));
+    }
+}
+
+/// The Secret and the key that a file of a pod comes from.
+fn source_of(pod: &Value, file: &std::path::Path) -> String {
+    let folder = file.parent().unwrap().to_str().unwrap();
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["mountPath"] == folder).unwrap();
+    let volumes = pod["volumes"].as_array().unwrap();
+    let volume = volumes
+        .iter()
+        .find(|volume| volume["name"] == mount["name"])
+        .unwrap();
+    let sources = volume["projected"]["sources"].as_array().unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let source = sources
+        .iter()
+        .find(|source| source["secret"]["items"][0]["path"] == name)
+        .unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    format!(
+        "{}/{}",
+        text(&source["secret"]["name"]),
+        text(&source["secret"]["items"][0]["key"])
+    )
+}
