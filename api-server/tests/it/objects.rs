@@ -80,7 +80,8 @@ fn sizes(folder: &Path) -> Vec<u64> {
 #[tokio::test]
 async fn files_are_objects_where_a_store_is_configured() {
     let store = Store::start().await;
-    let app = TestApp::builder().config(&store.config).start().await;
+    // What is to be deleted is in the database, and servers of one database have one store.
+    let app = TestApp::builder().config(&store.config).alone().start().await;
     let (owner, stranger) = (app.person().await, app.person().await);
     let sent = bytes(9 * 1024 * 1024 + 7);
     let made = upload(
@@ -129,7 +130,8 @@ async fn files_are_objects_where_a_store_is_configured() {
 #[tokio::test]
 async fn a_store_that_is_gone_refuses_and_nothing_is_left() {
     let store = Store::start().await;
-    let app = TestApp::builder().config(&store.config).start().await;
+    // What is to be deleted is in the database, and servers of one database have one store.
+    let app = TestApp::builder().config(&store.config).alone().start().await;
     let plain = TestApp::builder().guest().start().await;
     let owner = app.person().await;
     let small = upload(&plain, &owner, form(None, "old.txt", "text/plain", b"old"))
