@@ -5,11 +5,9 @@
 mod floor;
 mod load;
 mod peer;
-mod report;
 mod rows;
-mod server;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,17 +18,15 @@ use tokio::time::sleep;
 use self::floor::Floor;
 use self::load::Load;
 use self::peer::Peer;
-use self::report::Report;
 use self::rows::Goals;
-use self::server::Server;
+use crate::benchmark::program::Program;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::client::Client;
 use crate::dev::Folder;
 use crate::paths::Paths;
-use crate::process::Call;
 use crate::services::Platform;
 
-/// Long enough to compile everything with optimisation.
-const COMPILE: Duration = Duration::from_hours(1);
 /// Times that a start is measured.
 const STARTS: usize = 5;
 /// Until a server that nobody asks is at rest.
@@ -47,12 +43,8 @@ const PASSWORD: &str = "correct horse battery";
 /// What is measured.
 #[derive(Debug, Args)]
 pub struct BenchApiCommand {
-    /// A binary of the API that is measured instead of one that is built for it.
-    #[arg(long)]
-    binary: Option<PathBuf>,
-    /// The profile in which the API is built.
-    #[arg(long, default_value = "optimised")]
-    profile: String,
+    #[command(flatten)]
+    program: Program,
     /// Only these rows, separated by commas.
     #[arg(
         long,
@@ -102,20 +94,13 @@ pub struct Sides<'a> {
 
 /// Measures, prints one line a figure and a table at the end.
 pub async fn run(paths: &Paths, command: &BenchApiCommand) -> Result<()> {
-    let binary = if let Some(binary) = &command.binary {
-        binary.clone()
-    } else {
-        let build = Call::new("cargo", COMPILE).args(["build", "--profile", &command.profile]);
-        let build = build.args(["-p", "api-server", "--bins"]);
-        build.dir(&paths.repo).run().await?;
-        paths.target.join(&command.profile).join("tanka-api")
-    };
+    let binary = command.program.binary(paths).await?;
     let machine = format!(
         "{} logical cores, shared by servers, generator, PostgreSQL and Redis",
         std::thread::available_parallelism()?,
     );
     println!("{machine}; {}", binary.display());
-    let mut report = Report::new(paths, &machine)?;
+    let mut report = Report::new(paths, "bench-api", &machine)?;
     let platform = Platform::start(paths).await?;
     let outcome = async {
         let folder = Folder::new(paths, platform.environment()?)?;

@@ -6,39 +6,29 @@ mod follow;
 mod losses;
 mod peers;
 mod raw;
-mod report;
 mod restart;
 mod rows;
-mod server;
 mod tally;
 mod team;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 
-use self::report::Report;
-use self::server::Server;
 use self::team::{EACH, Team};
+use crate::benchmark::program::Program;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::dev::Folder;
 use crate::paths::Paths;
-use crate::process::Call;
 use crate::services::Platform;
-
-/// Long enough to compile everything with optimisation.
-const COMPILE: Duration = Duration::from_hours(1);
 
 /// What is measured.
 #[derive(Debug, Args)]
 pub struct BenchRealtimeCommand {
-    /// A binary of the API that is measured instead of one that is built for it.
-    #[arg(long)]
-    binary: Option<PathBuf>,
-    /// The profile in which the API is built.
-    #[arg(long, default_value = "optimised")]
-    profile: String,
+    #[command(flatten)]
+    program: Program,
     /// Only these rows, separated by commas.
     #[arg(
         long,
@@ -90,20 +80,13 @@ impl BenchRealtimeCommand {
 
 /// Measures, prints one line a figure and a table at the end.
 pub async fn run(paths: &Paths, command: &BenchRealtimeCommand) -> Result<()> {
-    let binary = if let Some(binary) = &command.binary {
-        binary.clone()
-    } else {
-        let build = Call::new("cargo", COMPILE).args(["build", "--profile", &command.profile]);
-        let build = build.args(["-p", "api-server", "--bins"]);
-        build.dir(&paths.repo).run().await?;
-        paths.target.join(&command.profile).join("tanka-api")
-    };
+    let binary = command.program.binary(paths).await?;
     let machine = format!(
         "{} logical cores, shared by servers, clients, PostgreSQL and Redis",
         std::thread::available_parallelism()?,
     );
     println!("{machine}; {}", binary.display());
-    let mut report = Report::new(paths, &machine)?;
+    let mut report = Report::new(paths, "bench-realtime", &machine)?;
     let mut platform = Platform::start(paths).await?;
     let outcome = async {
         let folder = Folder::new(paths, platform.environment()?)?;

@@ -16,6 +16,7 @@ pub mod bench;
 pub mod bench_api;
 pub mod bench_operator;
 pub mod bench_realtime;
+pub mod benchmark;
 pub mod client;
 pub mod cluster;
 pub mod demo;

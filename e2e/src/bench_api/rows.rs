@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::load::{Found, Load};
-use super::report::Report;
 use super::{Length, Sides};
+use crate::benchmark::report::Report;
 use crate::services::Platform;
 
 /// Tables that the list of conversations reads.

@@ -7,10 +7,10 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::follow::{Followers, Outcome};
-use super::report::Report;
-use super::server::Server;
 use super::tally::percentile;
 use super::team::Team;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::history::Summary;
 
 /// Messages that are written before and after the kill, and pause between two.

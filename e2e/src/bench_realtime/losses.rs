@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::crash::judge;
 use super::follow::Followers;
-use super::report::Report;
-use super::server::Server;
 use super::team::Team;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::client::Client;
 use crate::services::Platform;
 

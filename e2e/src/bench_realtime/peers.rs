@@ -12,9 +12,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::raw::Raw;
-use super::report::Report;
 use super::rows::Crowd;
-use super::server::resident;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::resident;
 use crate::paths::Paths;
 use crate::process::Call;
 

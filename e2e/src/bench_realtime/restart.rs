@@ -9,10 +9,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::crash::judge;
 use super::follow::{Followers, Outcome};
-use super::report::Report;
-use super::server::Server;
 use super::tally::percentile;
 use super::team::Team;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::client::Client;
 
 /// Pause between two messages.

@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::raw::Raw;
-use super::report::Report;
-use super::server::Server;
 use super::tally::{Figures, Reader, Tally, percentile};
 use super::team::{EACH, Team};
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
 use crate::client::Client;
 use crate::services::Platform;
 

@@ -27,14 +27,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report whose output goes to a folder of this moment, below the state folder, which Git ignores.
+    /// A report of a benchmark, whose output goes to a folder of this moment, below the state folder, which Git ignores.
     #[expect(
         clippy::disallowed_methods,
         reason = "the rim: a run is named after its moment"
     )]
-    pub fn new(paths: &Paths, machine: &str) -> Result<Self> {
+    pub fn new(paths: &Paths, benchmark: &str, machine: &str) -> Result<Self> {
         let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let folder = paths.state.join("results/bench-api").join(now);
+        let folder = paths.state.join("results").join(benchmark).join(now);
         fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
         Ok(Self {
             folder,

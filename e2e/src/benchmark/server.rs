@@ -15,12 +15,16 @@ use crate::dev::Folder;
 use crate::services::ports;
 
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Between two looks at whether a server is ready: shorter than what is measured with it.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A server.
 #[derive(Debug)]
 pub struct Server {
     /// `HOST:PORT` of the API.
     pub address: String,
+    /// From the start of the process until it was ready.
+    pub started_in: Duration,
     ops: String,
     binary: PathBuf,
     arguments: Vec<OsString>,
@@ -28,7 +32,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one and waits until it is ready.
+    /// Starts one with the greatest limits of requests, and waits until it is ready.
     pub async fn start(folder: &Folder, binary: &Path) -> Result<Self> {
         let plenty = json!({"requestsPerMinute": 1_000_000, "burst": 100_000, "loginPerMinute": 10_000});
         let config = folder.config(&json!({"rateLimit": plenty, "logLevel": "error"}))?;
@@ -39,8 +43,9 @@ impl Server {
             .into();
         arguments.extend(["--config".into(), config.into()]);
         arguments.extend(["--pepper-file".into(), folder.pepper()?.into()]);
-        let server = Self {
+        let mut server = Self {
             child: spawn(binary, &arguments)?,
+            started_in: Duration::ZERO,
             binary: binary.to_owned(),
             arguments,
             address,
@@ -56,7 +61,7 @@ impl Server {
         self.ready().await
     }
 
-    async fn ready(&self) -> Result<()> {
+    async fn ready(&mut self) -> Result<()> {
         let client = Client::new(&self.address);
         let started = Instant::now();
         while !client
@@ -65,8 +70,9 @@ impl Server {
             .is_ok_and(|ready| ready.status == 200)
         {
             ensure!(started.elapsed() < PATIENCE, "the API is not ready in time");
-            sleep(Duration::from_millis(50)).await;
+            sleep(POLL).await;
         }
+        self.started_in = started.elapsed();
         Ok(())
     }
 

@@ -1,0 +1,5 @@
+//! What the benchmarks of the API share: the program that is measured, its processes, and the table of what was found.
+
+pub mod program;
+pub mod report;
+pub mod server;
