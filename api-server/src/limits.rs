@@ -1,6 +1,7 @@
 //! How often somebody may do something: requests of a person, guesses of a password. The count is kept in Redis, for all processes
 //! together; while Redis is away each process counts for itself.
 
+mod advance;
 pub mod guesses;
 pub mod requests;
 

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter as EventReporter};
-use kube::runtime::reflector::Store;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use tokio::time::MissedTickBehavior;
 
 use crate::args::Arguments;
@@ -45,12 +45,13 @@ impl Keeper {
         count: usize,
     ) -> Self {
         let (pending, changes) = Pending::new();
+        let (store, writer) = reflector::store();
         let concurrency = usize::from(arguments.concurrency) / count;
         let config = Config::default()
             .concurrency(u16::try_from(concurrency).unwrap_or(u16::MAX).max(1))
             .debounce(DEBOUNCE);
         Self {
-            controller: Controller::new(platforms, watcher::Config::default())
+            controller: Controller::for_stream(watched(platforms, writer), store)
                 .with_config(config)
                 .reconcile_on(changes),
             context: Arc::new(context(arguments, connections, metrics, pending)),
@@ -100,6 +101,17 @@ impl Keeper {
             () = sweep => {}
         }
     }
+}
+
+/// Platforms as they change, without who owns which field: of a platform's memory that would be most, and nothing asks for it.
+fn watched(
+    platforms: Api<Guarded>,
+    writer: reflector::store::Writer<Guarded>,
+) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static {
+    watcher(platforms, watcher::Config::default())
+        .modify(|platform| platform.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
 }
 
 /// Everything that looks at platforms need, in a process that leads.

@@ -254,9 +254,18 @@ pub fn query<T: DeserializeOwned>(uri: &axum::http::Uri) -> Result<T, ApiError> 
 /// How long the primary is asked about a token that a replica knows, before the replica is believed.
 const PRIMARY: Duration = Duration::from_millis(500);
 
-/// Whose access token this is: from the cache of this process, else by one query, or two when a replica may not have a session yet that
-/// was just made, or may not know of a change that this process has learned of.
+/// Whose access token this is, and how long it took to learn that.
 pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {
+    let started = Instant::now();
+    let found = validate(app, token, scope).await;
+    let histogram = &app.metrics().access.validation;
+    histogram.observe(started.elapsed().as_secs_f64());
+    found
+}
+
+/// From the cache of this process, else by one query, or two when a replica may not have a session yet that was just made, or may not
+/// know of a change that this process has learned of.
+async fn validate(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {
     let config = app.config();
     let hash = token.hash(app.keys());
     let ttl = config.cache.ttl.tokens.get();

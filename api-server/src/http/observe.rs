@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::error::{ApiError, PROBLEM_JSON, Problem};
 use crate::app::App;
 use crate::entropy;
-use crate::metrics::{HttpMetrics, LatencyLabels, RequestLabels};
+use crate::metrics::{LatencyLabels, RequestLabels};
 use crate::tally::{self, Tally};
 use crate::telemetry;
 
@@ -53,8 +53,7 @@ const REST: Duration = Duration::from_millis(300);
 
 /// What is known of a request before it is answered.
 struct Observed {
-    method: &'static str,
-    endpoint: String,
+    labels: LatencyLabels,
     id: String,
     started: Instant,
     tally: Arc<Tally>,
@@ -67,18 +66,13 @@ impl Observed {
             .get::<MatchedPath>()
             .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
         Self {
-            method: method_label(request.method()),
-            endpoint,
+            labels: LatencyLabels {
+                method: method_label(request.method()),
+                endpoint,
+            },
             id: request_id(request.headers()),
             started: Instant::now(),
             tally: Arc::default(),
-        }
-    }
-
-    fn labels(&self) -> LatencyLabels {
-        LatencyLabels {
-            method: self.method,
-            endpoint: self.endpoint.clone(),
         }
     }
 }
@@ -90,12 +84,12 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
     request
         .extensions_mut()
         .insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
-    let span = tracing::info_span!("request", http.method = observed.method, http.route = %observed.endpoint,
-        request.id = %observed.id);
+    let span = tracing::info_span!("request", http.method = observed.labels.method,
+        http.route = %observed.labels.endpoint, request.id = %observed.id);
     telemetry::adopt(&span, request.headers());
     let work = tally::scope(observed.tally.clone(), timeout_at(limit, next.run(request)));
     let work = AssertUnwindSafe(work).catch_unwind();
-    let mut in_flight = InFlight::new(app.metrics().http.clone(), observed.labels());
+    let mut in_flight = InFlight::new(app.clone(), observed.labels.clone());
     let response = match work.instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => ApiError::Timeout.into_response(),
@@ -115,7 +109,7 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
 fn record(app: &App, observed: Observed, status: u16) {
     let http = &app.metrics().http;
     let took = observed.started.elapsed().as_secs_f64();
-    let labels = observed.labels();
+    let labels = observed.labels;
     http.duration.get_or_create(&labels).observe(took);
     let statements = observed.tally.statements();
     http.statements
@@ -123,8 +117,8 @@ fn record(app: &App, observed: Observed, status: u16) {
         .inc_by(u64::from(statements));
     http.requests
         .get_or_create(&RequestLabels {
-            method: observed.method,
-            endpoint: observed.endpoint,
+            method: labels.method,
+            endpoint: labels.endpoint,
             status,
         })
         .inc();
@@ -142,16 +136,16 @@ pub struct ToOperator;
 
 /// Counts requests that are being answered. One whose client leaves never gets an answer, and is counted as aborted.
 struct InFlight {
-    http: HttpMetrics,
+    app: App,
     labels: Option<LatencyLabels>,
     answered: bool,
 }
 
 impl InFlight {
-    fn new(http: HttpMetrics, labels: LatencyLabels) -> Self {
-        http.in_flight.inc();
+    fn new(app: App, labels: LatencyLabels) -> Self {
+        app.metrics().http.in_flight.inc();
         Self {
-            http,
+            app,
             labels: Some(labels),
             answered: false,
         }
@@ -160,11 +154,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.http.in_flight.dec();
+        let http = &self.app.metrics().http;
+        http.in_flight.dec();
         if !self.answered
             && let Some(labels) = self.labels.take()
         {
-            self.http.aborted.get_or_create_owned(&labels).inc();
+            http.aborted.get_or_create_owned(&labels).inc();
         }
     }
 }

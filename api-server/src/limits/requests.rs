@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -11,6 +11,7 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota as LocalQuota, RateLimiter};
 use redis::Script;
 
+use super::advance::Advances;
 use super::{count, micros, span};
 use crate::metrics::LimitMetrics;
 use crate::redis_link::RedisLink;
@@ -75,6 +76,7 @@ type Local = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, S
 #[derive(Clone)]
 pub struct Limiter {
     redis: RedisLink,
+    advances: Arc<Advances>,
     local: Arc<Mutex<Option<Counter>>>,
     metrics: LimitMetrics,
 }
@@ -93,6 +95,7 @@ impl Limiter {
     pub fn new(redis: RedisLink, metrics: LimitMetrics) -> Self {
         Self {
             redis,
+            advances: Arc::default(),
             local: Arc::default(),
             metrics,
         }
@@ -100,7 +103,10 @@ impl Limiter {
 
     /// Takes one of a key's quota.
     pub async fn take(&self, key: &str, quota: Quota) -> Verdict {
-        let verdict = if let Some(verdict) = self.shared(key, quota, 1).await {
+        if let Some(verdict) = self.advances.take(key, Instant::now()) {
+            return verdict;
+        }
+        let verdict = if let Some(verdict) = self.ahead(key, quota).await {
             verdict
         } else {
             self.metrics.local.inc();
@@ -110,6 +116,19 @@ impl Limiter {
             self.metrics.refused.inc();
         }
         verdict
+    }
+
+    /// Counts in Redis, for a crowd more than the one; just the one where the quota has no room for more.
+    async fn ahead(&self, key: &str, quota: Quota) -> Option<Verdict> {
+        let wanted = self.advances.wanted(key, quota, Instant::now());
+        let verdict = self.shared(key, quota, i64::from(wanted)).await?;
+        if verdict.allowed {
+            return Some(self.advances.keep(key, wanted, verdict, Instant::now()));
+        }
+        if wanted == 1 {
+            return Some(verdict);
+        }
+        self.shared(key, quota, 1).await
     }
 
     /// Counts in Redis; none while it is away.

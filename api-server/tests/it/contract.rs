@@ -115,6 +115,16 @@ async fn metrics_have_closed_labels() {
         );
         assert!(reply.text.contains(&bucket), "{bucket}: {}", reply.text);
     }
+    // J27: signup is a bucket of its endpoint; the five requests with a token had it validated, and the others not.
+    let signup = r#"http_request_duration_seconds_count{method="POST",endpoint="/api/v1/auth/signup"} 1"#;
+    assert!(reply.text.contains(signup), "{}", reply.text);
+    assert!(
+        reply
+            .text
+            .contains("tanka_access_tokens_validation_seconds_count 5\n"),
+        "{}",
+        reply.text
+    );
     for name in [
         "tanka_database_replica_lag_seconds",
         "tanka_database_ejections_total",

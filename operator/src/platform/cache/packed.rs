@@ -1,5 +1,5 @@
-//! Objects as the caches keep them: what is asked of all of them, and the whole as text. A tree of JSON takes several times its text,
-//! and most objects are looked at only now and then.
+//! Objects as the caches keep them: what is asked of all of them, and the whole as compressed text. A tree of JSON takes several times
+//! its text, the text three times what it takes compressed, and most objects are looked at only now and then.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::platform::object::Kind;
 use crds::names;
 
-/// An object as text.
+/// An object as compressed text.
 #[derive(Debug, Clone)]
 pub struct Packed {
     namespace: Option<Box<str>>,
@@ -19,7 +19,7 @@ pub struct Packed {
     uid: Option<Box<str>>,
     version: Option<Box<str>>,
     platform: Option<Box<str>>,
-    text: Box<str>,
+    compressed: Box<[u8]>,
 }
 
 impl Packed {
@@ -33,7 +33,8 @@ impl Packed {
             version: boxed(object.metadata.resource_version.clone()),
             platform: platform_of(object).map(Box::from),
             // What came as JSON goes back into it.
-            text: serde_json::to_string(object).unwrap_or_default().into_boxed_str(),
+            compressed: lz4_flex::compress_prepend_size(&serde_json::to_vec(object).unwrap_or_default())
+                .into_boxed_slice(),
         }
     }
 
@@ -54,17 +55,22 @@ impl Packed {
 
     /// Whether the text stands anywhere in it; far cheaper than to unpack it.
     pub fn mentions(&self, text: &str) -> bool {
-        self.text.contains(text)
+        std::str::from_utf8(&self.json()).is_ok_and(|json| json.contains(text))
     }
 
     /// The object as JSON.
     pub fn value(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_default()
+        serde_json::from_slice(&self.json()).unwrap_or_default()
     }
 
     /// The object.
     pub fn object(&self) -> Option<DynamicObject> {
-        serde_json::from_str(&self.text).ok()
+        serde_json::from_slice(&self.json()).ok()
+    }
+
+    /// What was compressed here is whole.
+    fn json(&self) -> Vec<u8> {
+        lz4_flex::decompress_size_prepended(&self.compressed).unwrap_or_default()
     }
 }
 
