@@ -23,7 +23,9 @@ use crate::realtime::budget::Grant;
 use crate::realtime::{Hub, Registry};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
+use crate::search::approximate::Scale;
 use crate::search::endpoint::Endpoint;
+use crate::search::recalls::Recalls;
 
 /// Parts of the server.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Connections that the machine can carry, of as many as there may be.
     pub grant: Grant,
+    /// Who is searched through an index.
+    pub scale: Scale,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether it is ending.
@@ -69,6 +73,7 @@ struct Inner {
     deep: DeepCheck,
     endpoint: Mutex<Option<(Embeddings, Option<Endpoint>)>>,
     objects: Mutex<Option<(ObjectStore, Objects)>>,
+    recalls: Recalls,
 }
 
 impl App {
@@ -80,6 +85,7 @@ impl App {
             deep: DeepCheck::default(),
             endpoint: Mutex::default(),
             objects: Mutex::default(),
+            recalls: Recalls::default(),
         }))
     }
 
@@ -144,6 +150,16 @@ impl App {
         });
         *kept = Some((settings.clone(), endpoint.clone()));
         endpoint
+    }
+
+    /// Who is searched through an index.
+    pub fn scale(&self) -> &Scale {
+        &self.0.parts.scale
+    }
+
+    /// How well searches through an index have found.
+    pub fn recalls(&self) -> &Recalls {
+        &self.0.recalls
     }
 
     /// The object store for files, if one is configured.

@@ -25,3 +25,8 @@ pub fn jitter(base: Duration) -> Duration {
 pub fn uniform() -> f64 {
     1.0 - rand::random_range(0.0..1.0)
 }
+
+/// A whole number from 0 to below `bound`, each as likely as the other; 0 if there is none.
+pub fn below(bound: i64) -> i64 {
+    rand::random_range(0..bound.max(1))
+}

@@ -32,6 +32,7 @@ use crate::realtime::registry::Roll;
 use crate::realtime::{Hub, Registry, subscription};
 use crate::redis_link::RedisLink;
 use crate::routing::Fleet;
+use crate::search::approximate::Scale;
 use crate::server::Server;
 use crate::{search, sweep, telemetry};
 
@@ -48,6 +49,8 @@ pub struct Launch {
     pub listen: SocketAddr,
     /// Address of metrics and health checks.
     pub ops_listen: SocketAddr,
+    /// Who is searched through an index; the default but for tests.
+    pub scale: Scale,
 }
 
 /// A server that runs.
@@ -78,7 +81,7 @@ impl Launch {
             tokio::spawn(reloader.run(lifecycle.stop.clone()));
             tokio::spawn(follow_telemetry(live.clone()));
         }
-        let app = assemble(live, metrics, self.keys, lifecycle.clone())?;
+        let app = assemble(live, metrics, self.keys, self.scale, lifecycle.clone())?;
         let waiting = app.clone();
         tokio::spawn(async move {
             let stop = lifecycle.stop;
@@ -106,7 +109,13 @@ impl Launch {
 }
 
 /// Makes the parts and starts what runs in the background.
-fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle) -> anyhow::Result<App> {
+fn assemble(
+    live: Live,
+    metrics: Arc<Metrics>,
+    keys: Keys,
+    scale: Scale,
+    lifecycle: Lifecycle,
+) -> anyhow::Result<App> {
     let stop = lifecycle.stop.clone();
     let database = Fleet::start(
         live.clone(),
@@ -139,8 +148,10 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
     lifecycle.background("cache listen", listen);
     let counts = stats::share(cache.clone(), redis.clone(), stop.clone());
     lifecycle.background("cache counts", counts);
-    let embed = search::worker::run(database.clone(), live.clone(), stop);
+    let embed = search::worker::run(database.clone(), live.clone(), scale, stop.clone());
     lifecycle.background("embeddings", embed);
+    let tend = search::tending::run(database.clone(), scale, stop);
+    lifecycle.background("search index", tend);
     work(&lifecycle, &live, &keys, &database, &metrics)?;
     let hashing = Hashing::new(metrics.hashing.clone())?;
     Ok(App::new(Parts {
@@ -156,6 +167,7 @@ fn assemble(live: Live, metrics: Arc<Metrics>, keys: Keys, lifecycle: Lifecycle)
         hub,
         registry,
         grant: Grant::read(),
+        scale,
         metrics,
         lifecycle,
     }))

@@ -2,6 +2,7 @@
 
 mod database;
 pub mod jobs;
+pub mod search;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,6 +18,7 @@ pub use self::database::{
     DatabaseMetrics, InstanceLabels, OutcomeLabels, PoolLabels, ReadLabels, StatementLabels,
 };
 use self::jobs::JobMetrics;
+use self::search::SearchMetrics;
 use crate::cache::counts::CacheCounts;
 
 /// Content type of the exposition.
@@ -61,6 +63,8 @@ pub struct Metrics {
     pub cache: CacheCounts,
     /// Background work.
     pub jobs: JobMetrics,
+    /// Searches by meaning.
+    pub search: SearchMetrics,
 }
 
 impl Metrics {
@@ -77,6 +81,7 @@ impl Metrics {
         let limits = LimitMetrics::register(tanka);
         let cache = CacheCounts::register(tanka);
         let jobs = JobMetrics::register(tanka);
+        let search = SearchMetrics::register(tanka);
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -95,6 +100,7 @@ impl Metrics {
             limits,
             cache,
             jobs,
+            search,
         })
     }
 

@@ -16,6 +16,7 @@ use crate::command::{self, Operation};
 use crate::config::load::load;
 use crate::keys::Keys;
 use crate::launch::Launch;
+use crate::search::approximate::Scale;
 use crate::{check, http, migrate, telemetry, trust};
 
 /// A configuration file with every key at its default.
@@ -79,6 +80,7 @@ async fn serve(serve: &ServeArguments, arguments: &Arguments) -> anyhow::Result<
         keys: Keys::load(&serve.pepper_file)?,
         listen: serve.listen,
         ops_listen: serve.ops_listen,
+        scale: Scale::default(),
     };
     let running = launch.start().await?;
     tokio::select! {

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod approximate;
 pub mod conversations;
 pub mod deliveries;
 pub mod embeddings;

@@ -130,7 +130,7 @@ const INTEGRATION: &str =
     "cargo e2e services run -- cargo test -p api-server --test it && cargo test -p e2e --test it";
 
 /// Tests of the API server that `make test` runs with smaller numbers, with those that show what is claimed.
-const API_CAMPAIGNS: [(&str, &str); 3] = [
+const API_CAMPAIGNS: [(&str, &str); 4] = [
     (
         "100,000 requests of 100 tenants, with clients that leave",
         "TANKA_ISOLATION_REQUESTS=100000 cargo e2e services run -- cargo test -p api-server --test it -- --nocapture no_tenant_sees_a_foreign_row",
@@ -138,6 +138,10 @@ const API_CAMPAIGNS: [(&str, &str); 3] = [
     (
         "100,000 races of a load with a write",
         "TANKA_TRIALS=100000 cargo e2e services run -- cargo test -p api-server --test it -- --nocapture no_race_of_a_load_with_a_write",
+    ),
+    (
+        "recall of searches through the index, among 6,000 and 60,000 memories of a person",
+        "TANKA_MANY_MEMORIES=60000 cargo e2e services run -- cargo test -p api-server --test it -- --nocapture people_with_very_many",
     ),
     (
         "recall of searches among 100 to 30,000 memories of a person",

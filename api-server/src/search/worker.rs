@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::approximate::Scale;
 use super::endpoint::{EmbedError, Endpoint};
 use crate::config::Live;
 use crate::entropy;
@@ -51,7 +52,7 @@ pub fn after(attempt: i16, error: &EmbedError) -> Next {
 }
 
 /// Works until told to stop. Without an endpoint it only waits for one.
-pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
+pub async fn run(database: Fleet, live: Live, scale: Scale, stop: CancellationToken) {
     let work = async {
         let mut changes = live.subscribe();
         loop {
@@ -60,7 +61,7 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
             match Endpoint::of(&settings) {
                 Some(Ok(endpoint)) => {
                     tokio::select! {
-                        () = follow(&database, &endpoint) => {}
+                        () = follow(&database, &endpoint, &scale) => {}
                         _ = changes.changed() => {}
                     }
                 }
@@ -79,13 +80,13 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
     stop.run_until_cancelled(work).await;
 }
 
-async fn follow(database: &Fleet, endpoint: &Endpoint) {
+async fn follow(database: &Fleet, endpoint: &Endpoint, scale: &Scale) {
     let mut filled = Some(Uuid::nil());
     loop {
         if let Some(after) = filled {
             filled = backfill(database, endpoint, after).await;
         }
-        let did = step(database, endpoint).await.unwrap_or_else(|error| {
+        let did = step(database, endpoint, scale).await.unwrap_or_else(|error| {
             tracing::debug!(error = ?error, "no memory could be claimed");
             0
         });
@@ -122,7 +123,7 @@ async fn backfill(database: &Fleet, endpoint: &Endpoint, after: Uuid) -> Option<
 }
 
 /// One batch; answers how many memories it had.
-async fn step(database: &Fleet, endpoint: &Endpoint) -> Result<usize, StoreError> {
+async fn step(database: &Fleet, endpoint: &Endpoint, scale: &Scale) -> Result<usize, StoreError> {
     let claim = Claim {
         most: BATCH,
         lease: LEASE,
@@ -134,7 +135,7 @@ async fn step(database: &Fleet, endpoint: &Endpoint) -> Result<usize, StoreError
     let texts: Vec<&str> = jobs.iter().map(|job| job.content.as_str()).collect();
     match endpoint.embed(&texts, Instant::now() + QUESTION).await {
         Ok(vectors) => {
-            store(database, endpoint, &jobs, vectors).await?;
+            store(database, endpoint, scale, &jobs, vectors).await?;
         }
         // One text that it refuses must not hold back the others.
         Err(EmbedError::Refused(_)) if jobs.len() > 1 => {
@@ -144,7 +145,7 @@ async fn step(database: &Fleet, endpoint: &Endpoint) -> Result<usize, StoreError
                     .embed(&[job.content.as_str()], Instant::now() + QUESTION)
                     .await
                 {
-                    Ok(vectors) => store(database, endpoint, one, vectors).await?,
+                    Ok(vectors) => store(database, endpoint, scale, one, vectors).await?,
                     Err(error) => fail(database, one, &error).await?,
                 }
             }
@@ -163,12 +164,14 @@ async fn step(database: &Fleet, endpoint: &Endpoint) -> Result<usize, StoreError
 async fn store(
     database: &Fleet,
     endpoint: &Endpoint,
+    scale: &Scale,
     jobs: &[Job],
     vectors: Vec<Vec<f32>>,
 ) -> Result<(), StoreError> {
     let store = Store {
         model: endpoint.model().to_owned(),
         vectors: jobs.iter().map(|job| job.memory_id).zip(vectors).collect(),
+        above: scale.above,
     };
     database.write(scope(), store).await.map(drop)
 }

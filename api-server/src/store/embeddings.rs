@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::routing::{StoreError, Write, WriteHandle};
+use crate::search::approximate::INDEXED;
 
 /// A memory that needs a vector.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct Store {
     pub model: String,
     /// Memories and their vectors.
     pub vectors: Vec<(Uuid, Vec<f32>)>,
+    /// Whoever has more vectors than this is noted, to be searched through the index.
+    pub above: i64,
 }
 
 impl Write for Store {
@@ -58,14 +61,29 @@ impl Write for Store {
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<i64, StoreError> {
         let ids: Vec<Uuid> = self.vectors.iter().map(|(id, _)| *id).collect();
         let texts: Vec<String> = self.vectors.iter().map(|(_, vector)| text(vector)).collect();
-        Ok(sqlx::query_scalar!(
+        let stored = sqlx::query_scalar!(
             r#"SELECT embedding_store($1, $2, $3) AS "stored!""#,
             &ids,
             self.model,
             &texts,
         )
         .fetch_one(&mut *on.connection)
-        .await?)
+        .await?;
+        if self
+            .vectors
+            .iter()
+            .any(|(_, vector)| INDEXED.contains(&vector.len()))
+        {
+            sqlx::query_scalar!(
+                "SELECT approximate_notice($1, $2, $3)",
+                &ids,
+                self.model,
+                self.above
+            )
+            .fetch_one(&mut *on.connection)
+            .await?;
+        }
+        Ok(stored)
     }
 }
 

@@ -4,14 +4,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::embeddings::text;
+mod nearest;
+
+pub(super) use self::nearest::Nearest;
+pub use self::nearest::{How, SETTINGS};
 use crate::domain::memory::Question;
 use crate::routing::{Read, ReadHandle, StoreError};
 use crate::search::fuse::fuse;
 use crate::store::memories::Memory;
 
 /// Rows that each of the two lists contributes, beyond what is asked for.
-const DEPTH: i64 = 50;
+pub(super) const DEPTH: i64 = 50;
 
 /// A memory that was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -46,23 +49,42 @@ pub struct SearchMemories {
     pub meaning: Option<Meaning>,
     /// At most so many.
     pub limit: u16,
+    /// Compare with the exact answer, if this one is not.
+    pub sample: bool,
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub struct Found {
+    /// The best first.
+    pub items: Vec<Match>,
+    /// How it was searched by meaning.
+    pub how: How,
 }
 
 impl Read for SearchMemories {
-    type Output = Vec<Match>;
+    type Output = Found;
 
-    async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Vec<Match>, StoreError> {
+    async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Found, StoreError> {
         let by_words = self.by_words(on).await?;
         let Some(meaning) = &self.meaning else {
-            return Ok(by_words.into_iter().take(usize::from(self.limit)).collect());
+            return Ok(Found {
+                items: by_words.into_iter().take(usize::from(self.limit)).collect(),
+                how: How::Exactly,
+            });
         };
-        let by_meaning = self.by_meaning(meaning, on).await?;
+        let nearest = Nearest {
+            user_id: self.user_id,
+            meaning,
+            depth: self.depth(),
+        };
+        let (by_meaning, how) = nearest.find(self.sample, on).await?;
         let ids = |list: &[Match]| list.iter().map(|found| found.memory.id).collect::<Vec<_>>();
         let order = fuse(&ids(&by_words), &ids(&by_meaning));
         // Those found by meaning first: they know their similarity.
         let mut all = by_meaning;
         all.extend(by_words);
-        Ok(order
+        let items = order
             .into_iter()
             .take(usize::from(self.limit))
             .filter_map(|(id, score)| {
@@ -72,7 +94,8 @@ impl Read for SearchMemories {
                     ..found.clone()
                 })
             })
-            .collect())
+            .collect();
+        Ok(Found { items, how })
     }
 }
 
@@ -103,35 +126,6 @@ impl SearchMemories {
             },
             score: row.score,
             similarity: None,
-        });
-        Ok(found.collect())
-    }
-
-    /// The nearest memories: exactly, among the person's own rows, so as many as there are.
-    async fn by_meaning(&self, meaning: &Meaning, on: &mut ReadHandle<'_>) -> Result<Vec<Match>, StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT m.id, m.memory_type, m.content, m.created_at AS "created_at: jiff_sqlx::Timestamp",
-                      1 - near.distance AS "similarity!"
-                 FROM (SELECT memory_id, embedding <=> $3::text::halfvec AS distance FROM memory_embeddings
-                        WHERE user_id = $1 AND model = $2 ORDER BY distance, memory_id LIMIT $4) near
-                 JOIN memories m ON m.id = near.memory_id
-                ORDER BY near.distance, m.id"#,
-            self.user_id,
-            meaning.model,
-            text(&meaning.vector),
-            self.depth(),
-        )
-        .fetch_all(&mut *on.connection)
-        .await?;
-        let found = rows.into_iter().map(|row| Match {
-            memory: Memory {
-                id: row.id,
-                memory_type: row.memory_type,
-                content: row.content,
-                created_at: row.created_at.to_jiff(),
-            },
-            score: 0.0,
-            similarity: Some(row.similarity),
         });
         Ok(found.collect())
     }

@@ -1,12 +1,13 @@
 //! A server in this process, on ports of its own, and a client for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api_server::config::load::load;
 use api_server::keys::Keys;
 use api_server::launch::{Launch, Running};
 use api_server::migrate;
+use api_server::search::approximate::Scale;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -43,6 +44,7 @@ pub struct Builder {
     database: Option<Value>,
     redis: Option<Value>,
     database_keys: Vec<(&'static str, Value)>,
+    scale: Scale,
 }
 
 impl Builder {
@@ -61,6 +63,12 @@ impl Builder {
     /// The services' own section `database` with another value for a key.
     pub fn database_key(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.database_keys.push((key, value.into()));
+        self
+    }
+
+    /// Who is searched through an index.
+    pub fn scale(mut self, scale: Scale) -> Self {
+        self.scale = scale;
         self
     }
 
@@ -112,11 +120,7 @@ impl Builder {
             std::fs::write(&path, format!("database: {database}\n{rest}")).unwrap();
         }
         if let Some(redis) = &self.redis {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let mut lines: Vec<&str> = text.lines().collect();
-            let line = format!("redis: {redis}");
-            *lines.iter_mut().find(|line| line.starts_with("redis: ")).unwrap() = &line;
-            std::fs::write(&path, lines.join("\n")).unwrap();
+            replace_redis(&path, redis);
         }
         let (config, fingerprint) = load(&path).unwrap();
         let launch = Launch {
@@ -125,6 +129,7 @@ impl Builder {
             keys: Keys::from_pepper(&[42; 32]).unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             ops_listen: "127.0.0.1:0".parse().unwrap(),
+            scale: self.scale,
         };
         let running = launch.start().await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();
@@ -143,6 +148,14 @@ impl Builder {
         .await;
         app
     }
+}
+
+fn replace_redis(path: &Path, redis: &Value) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let line = format!("redis: {redis}");
+    *lines.iter_mut().find(|line| line.starts_with("redis: ")).unwrap() = &line;
+    std::fs::write(path, lines.join("\n")).unwrap();
 }
 
 /// Writes `tanka.yaml` with the addresses of the services and more sections.

@@ -7,7 +7,7 @@ use crate::app::TestApp;
 use crate::services::connect;
 
 /// The one statement that contains all of these.
-fn statement(parts: &[&str]) -> String {
+pub fn statement(parts: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../.sqlx");
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut found = Vec::new();

@@ -9,6 +9,7 @@
 )]
 
 mod app;
+mod approximate;
 mod auth;
 mod cache;
 mod cache_operation;

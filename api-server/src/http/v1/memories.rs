@@ -17,7 +17,7 @@ use crate::http::answer::{Answer, Kept, List};
 use crate::http::error::{ApiError, Fields, Problem};
 use crate::http::extract::{Body, Caller, Id, Key, PageQuery, Paging, Writer, query};
 use crate::store::memories::{CreateMemory, DeleteMemory, FindMemory, ListMemories, Memory};
-use crate::store::search::{Match, Meaning, SearchMemories};
+use crate::store::search::{How, Match, Meaning, SearchMemories};
 
 /// Routes of this file.
 pub fn router() -> OpenApiRouter<App> {
@@ -131,8 +131,12 @@ pub enum Mode {
 pub struct SearchAnswer {
     /// How it was searched.
     pub mode: Mode,
-    /// Whether every memory was compared. Always so: nothing is estimated.
+    /// Whether every memory was compared, as it always is up to 50,000 of a person.
     pub exact: bool,
+    /// Where not every memory was compared: the share of the truly nearest that such searches find, as the last of them that were compared
+    /// with exact answers did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall: Option<f64>,
     /// Memories, the best first.
     pub items: Vec<Match>,
 }
@@ -169,13 +173,31 @@ async fn search(
         question,
         meaning,
         limit,
+        sample: app.recalls().due(app.scale().sampled, entropy::uniform()),
     };
-    let found = app.database().read(&caller.scope, &search).await?;
-    Ok(Answer::read(found).map(|items| SearchAnswer {
+    let (found, served) = app.database().read(&caller.scope, &search).await?;
+    if mode == Mode::Hybrid {
+        app.metrics().search.count(found.how);
+    }
+    let recall = recall(&app, found.how);
+    let answer = SearchAnswer {
         mode,
-        exact: true,
-        items,
-    }))
+        exact: !matches!(found.how, How::Approximately { .. }),
+        recall,
+        items: found.items,
+    };
+    Ok(Answer::read((answer, served)))
+}
+
+/// What to expect of a search that did not compare everything.
+fn recall(app: &App, how: How) -> Option<f64> {
+    let How::Approximately { recall } = how else {
+        return None;
+    };
+    if let Some(recall) = recall {
+        app.recalls().note(recall);
+    }
+    app.recalls().mean()
 }
 
 /// The question as a vector, if an endpoint is configured and answers in time.
