@@ -25,10 +25,28 @@ if pause > 0 then
   function delay() return math.random(0, 2 * pause) end
 end
 
+-- By status, where requests are rare enough that counting them in Lua does not matter.
+local threads = {}
+refusals = {}
+function setup(thread) threads[#threads + 1] = thread end
+if os.getenv("LOAD_BODIES") ~= "" then
+  function response(status)
+    if status > 399 then
+      local name = tostring(status)
+      refusals[name] = (refusals[name] or 0) + 1
+    end
+  end
+end
+
 function done(summary, latency, requests)
-  local errors = summary.errors
+  local errors, statuses = summary.errors, {}
+  for _, thread in ipairs(threads) do
+    for status, count in pairs(thread:get("refusals")) do
+      statuses[#statuses + 1] = string.format('"%s":%d', status, count)
+    end
+  end
   io.write(string.format(
-    '\n{"requests":%d,"micros":%d,"p99":%d,"longest":%d,"refused":%d,"broken":%d}\n',
+    '\n{"requests":%d,"micros":%d,"p99":%d,"longest":%d,"refused":%d,"broken":%d,"statuses":{%s}}\n',
     summary.requests, summary.duration, latency:percentile(99), latency.max, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout))
+    errors.connect + errors.read + errors.write + errors.timeout, table.concat(statuses, ",")))
 end

@@ -1,6 +1,7 @@
 //! Load by `wrk`: one thread, a fixed number of connections, a fixed time; each connection sends its next request when it has the answer
 //! of the one before, or after a pause.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Found {
     /// Answers that were refusals.
     pub refused: u64,
     broken: u64,
+    /// Refusals by status, of requests with bodies.
+    statuses: BTreeMap<String, u64>,
 }
 
 impl Found {
@@ -116,9 +119,10 @@ impl Load {
         let found = self.run(address, seconds).await?;
         ensure!(
             found.refused == 0,
-            "{} of {} were refused",
+            "{} of {} to {address} were refused: {:?}",
             found.refused,
-            found.requests
+            found.requests,
+            found.statuses
         );
         Ok(found)
     }
