@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use api_server::migrate;
+use axum::http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::app::{PATIENCE, TestApp, until, write_config};
+use crate::process::Process;
 use crate::services::{Access, options};
 use crate::socket::Socket;
 
@@ -127,6 +129,52 @@ async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_r
         TcpStream::connect(app.running.address).await.is_err(),
         "nobody listens any more"
     );
+}
+
+/// T56, F10: SIGTERM to the real program. It is unready while it still serves, tells sockets when to come back, answers a request whose
+/// body was still under way, and ends by itself and well.
+#[tokio::test]
+async fn a_signal_drains_the_program() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::serve(&directory, &write_config(&directory, "drain: {timeout: 6s}"));
+    let url = process.url().await;
+    let address = url.trim_start_matches("http://").to_owned();
+    let ready = format!("{url}/ready");
+    let state = async || app.send(Method::GET, &ready, &[], None).await.status.as_u16();
+    until("the process is ready", async || state().await == 200).await;
+    let first = json!({"type": "connect", "token": person.token});
+    let mut socket = Socket::at(&address, first).await;
+    assert_eq!(socket.frame().await["type"], "connected");
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let body = r#"{"title": "Under way"}"#;
+    let head = format!(
+        "POST /api/v1/conversations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
+        person.token,
+        body.len(),
+        &body[..10]
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Once another request was answered, this one has come as well.
+    assert_eq!(state().await, 200);
+
+    process.terminate();
+    until("it is unready while it still serves", async || {
+        state().await == 503
+    })
+    .await;
+    let (code, reason) = socket.closed().await;
+    let hint: serde_json::Value = serde_json::from_str(&reason).unwrap();
+    assert_eq!((code, hint["reason"].as_str().unwrap()), (1001, "draining"));
+    stream.write_all(&body.as_bytes()[10..]).await.unwrap();
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+    assert!(read.is_ok() && answer.starts_with("HTTP/1.1 201"), "{answer}");
+    until("the process has ended", async || process.ended().is_some()).await;
+    assert!(process.ended().unwrap().success());
+    assert!(process.lines().iter().any(|line| line["message"] == "drained"));
 }
 
 #[tokio::test]

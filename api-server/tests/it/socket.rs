@@ -25,7 +25,12 @@ pub enum Received {
 impl Socket {
     /// Opens a socket and sends the first frame.
     pub async fn open(app: &TestApp, first: Value) -> Self {
-        let url = format!("ws://{}/api/v1/ws", app.running.address);
+        Self::at(&app.running.address.to_string(), first).await
+    }
+
+    /// The same at a server that may be another process.
+    pub async fn at(address: &str, first: Value) -> Self {
+        let url = format!("ws://{address}/api/v1/ws");
         let (stream, _) = connect_async(url).await.unwrap();
         let mut socket = Self(stream);
         socket.send(first).await;
