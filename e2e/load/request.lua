@@ -4,13 +4,16 @@ wrk.method = os.getenv("LOAD_METHOD") or "GET"
 -- In turns as different people, because what one may ask is limited.
 local made, turn = {}, 0
 function init()
-  for token in (os.getenv("LOAD_TOKENS") or ""):gmatch("[^,]+") do
-    wrk.headers["Authorization"] = "Bearer " .. token
-    made[#made + 1] = wrk.format()
-  end
-  for body in (os.getenv("LOAD_BODIES") or ""):gmatch("[^\n]+") do
+  -- Who has a body to send says in it who they are.
+  local bodies = os.getenv("LOAD_BODIES") or ""
+  for body in bodies:gmatch("[^\n]+") do
     wrk.headers["Content-Type"] = "application/json"
     made[#made + 1] = wrk.format(nil, nil, nil, body)
+  end
+  local tokens = bodies == "" and os.getenv("LOAD_TOKENS") or ""
+  for token in tokens:gmatch("[^,]+") do
+    wrk.headers["Authorization"] = "Bearer " .. token
+    made[#made + 1] = wrk.format()
   end
   if #made == 0 then made[1] = wrk.format() end
 end
@@ -29,7 +32,7 @@ end
 local threads = {}
 refusals = {}
 function setup(thread) threads[#threads + 1] = thread end
-if os.getenv("LOAD_BODIES") ~= "" then
+if (os.getenv("LOAD_BODIES") or "") ~= "" then
   function response(status)
     if status > 399 then
       local name = tostring(status)
