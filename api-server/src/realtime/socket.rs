@@ -31,8 +31,8 @@ use crate::metrics::{ReasonLabels, SourceLabels};
 
 /// How long a client may take to say who it is.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// How long what is written with one call may take to leave.
-const SEND: Duration = Duration::from_secs(5);
+/// How long what is written with one call may take to leave: with the time for last words, who reads nothing is out within 5 s.
+const SEND: Duration = Duration::from_millis(3_500);
 /// Time for last words.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.

@@ -23,7 +23,7 @@ const COMMENT: Duration = Duration::from_secs(15);
 /// Limit of finding out what a client missed.
 const SETUP: Duration = Duration::from_secs(10);
 /// How long one event may take to leave.
-const SEND: Duration = Duration::from_secs(5);
+const SEND: Duration = Duration::from_millis(3_500);
 
 /// A client whose right to listen is known.
 #[derive(Debug)]
