@@ -1,5 +1,5 @@
-//! Password hashing in a bounded pool. One hash takes a core for milliseconds and 19 MiB; without a bound a crowd that logs in
-//! would slow everything else. What cannot be hashed soon is refused soon.
+//! Password hashing in a bounded pool of threads that give way to all others. One hash takes a core for milliseconds and 19 MiB; without
+//! a bound a crowd that logs in would slow everything else. What cannot be hashed soon is refused soon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
+use prometheus_client::metrics::gauge::Gauge;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::entropy;
@@ -17,10 +19,17 @@ use crate::metrics::HashingMetrics;
 /// 19 MiB and two passes, the least that OWASP recommends for Argon2id.
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
-/// Requests that may wait for each running hash: at 15 ms each the last one waits about half a second.
+/// Requests that may wait for each running hash: at 30 ms each the last one waits about a second.
 const WAITING_PER_SLOT: usize = 32;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Hashes at the same time, whatever the machine: they take 19 MiB each of what the container may have.
+const MOST: usize = 4;
+/// Niceness of these threads: a tenth of the weight of a thread that serves. Reads take the cores when they want them, and logins still
+/// get something of a machine that is full.
+const NICENESS: i32 = 10;
+/// How much of the processor the container may have: `max 100000`, or microseconds in each of so many.
+const CPU_MAX: &str = "/sys/fs/cgroup/cpu.max";
 
 /// Hashing failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +57,7 @@ pub enum Verdict {
 /// The pool.
 #[derive(Debug, Clone)]
 pub struct Hashing {
+    threads: Arc<ThreadPool>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     dummy: Arc<str>,
@@ -55,13 +65,22 @@ pub struct Hashing {
 }
 
 impl Hashing {
-    /// A pool that uses at most half of the cores, so that everything else keeps the other half.
+    /// A pool for this machine and this container.
     pub fn new(metrics: HashingMetrics) -> Result<Self, HashingError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = (cores / 2).max(1);
+        let slots = slots(cores, &std::fs::read_to_string(CPU_MAX).unwrap_or_default());
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(slots)
+            .thread_name(|number| format!("hashing-{number}"))
+            .start_handler(|_| give_way())
+            // Whoever waits sees that the sender is gone; without a handler a panic would end the process.
+            .panic_handler(|_| ())
+            .build()
+            .map_err(|_| HashingError::Failed)?;
         // Checked when nobody has the address, so that the time of the answer does not tell.
         let dummy = hash(&SecretString::from("no account has this password"))?;
         Ok(Self {
+            threads: Arc::new(threads),
             running: Arc::new(Semaphore::new(slots)),
             admitted: Arc::new(Semaphore::new(slots * (1 + WAITING_PER_SLOT))),
             dummy: dummy.into(),
@@ -95,24 +114,58 @@ impl Hashing {
             HashingError::Overloaded
         };
         let _admitted = self.admitted.try_acquire().map_err(|_| overloaded())?;
-        self.metrics.waiting.inc();
+        let waiting = Counted::new(&self.metrics.waiting);
         let slot = timeout(PATIENCE, self.running.clone().acquire_owned()).await;
-        self.metrics.waiting.dec();
+        drop(waiting);
         let slot = slot
             .map_err(|_| overloaded())?
             .map_err(|_| HashingError::Failed)?;
-        self.metrics.running.inc();
-        let started = Instant::now();
+        let (sender, receiver) = oneshot::channel();
+        let (running, duration) = (Counted::new(&self.metrics.running), self.metrics.duration.clone());
         // The slot goes with the work: a client that leaves does not free it while the core is still busy.
-        let done = tokio::task::spawn_blocking(move || {
+        self.threads.spawn(move || {
+            let started = Instant::now();
             let done = work();
-            drop(slot);
-            done
-        })
-        .await;
-        self.metrics.running.dec();
-        self.metrics.duration.observe(started.elapsed().as_secs_f64());
-        done.map_err(|_| HashingError::Failed)?
+            duration.observe(started.elapsed().as_secs_f64());
+            drop((running, slot));
+            // Nobody listens when the client has left.
+            let _ = sender.send(done);
+        });
+        receiver.await.map_err(|_| HashingError::Failed)?
+    }
+}
+
+/// Counts as long as it lives, also when a client leaves in the middle.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// How many hashes run at the same time. Threads that give way may have all cores; where the container has a share of the processor and no more, what
+/// they take is missing elsewhere whatever their priority, so they take half.
+fn slots(cores: usize, cpu_max: &str) -> usize {
+    let capped = cpu_max
+        .split_whitespace()
+        .next()
+        .is_some_and(|share| share != "max");
+    let cores = if capped { cores / 2 } else { cores };
+    cores.clamp(1, MOST)
+}
+
+/// Lowers the priority of this thread, and of no other: on Linux it counts for each thread by itself.
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::warn!(%error, "passwords are hashed at the priority of everything else");
     }
 }
 
@@ -162,6 +215,32 @@ mod tests {
             Verdict::Right { rehashed: None }
         );
         assert_eq!(verify(&secret("wrong horse"), &stored).unwrap(), Verdict::Wrong);
+    }
+
+    #[test]
+    fn hashing_takes_all_cores_unless_the_container_has_a_share() {
+        assert_eq!(slots(3, "max 100000\n"), 3);
+        assert_eq!(slots(3, ""), 3);
+        assert_eq!(slots(64, ""), MOST);
+        assert_eq!(slots(4, "400000 100000\n"), 2);
+        assert_eq!(slots(1, "50000 100000\n"), 1);
+    }
+
+    #[tokio::test]
+    async fn hashing_gives_way_to_everything_else() {
+        let pool = Hashing::new(Metrics::new().hashing.clone()).unwrap();
+        let niceness = pool
+            .run(|| Ok(rustix::process::getpriority_process(None).unwrap()))
+            .await;
+        assert_eq!(niceness.unwrap(), NICENESS);
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_panics_fails_alone() {
+        let pool = Hashing::new(Metrics::new().hashing.clone()).unwrap();
+        let failed = pool.run(|| -> Result<(), _> { panic!("a defect") }).await;
+        assert!(matches!(failed, Err(HashingError::Failed)));
+        assert!(pool.hash(secret("correct horse")).await.is_ok());
     }
 
     #[test]

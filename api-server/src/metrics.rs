@@ -240,6 +240,8 @@ pub struct RealtimeMetrics {
     pub subscriptions: Gauge,
     /// Bytes that wait for connections.
     pub queue_bytes: Gauge,
+    /// Bytes that still waited for connections when those were given up or ended.
+    pub discarded_bytes: Counter,
     /// From the moment an event was written to the moment it was handed to connections.
     pub delay: Family<SourceLabels, Histogram>,
     /// How often Redis began to deliver.
@@ -266,6 +268,7 @@ impl RealtimeMetrics {
             channels: Gauge::default(),
             subscriptions: Gauge::default(),
             queue_bytes: Gauge::default(),
+            discarded_bytes: Counter::default(),
             delay: Family::new_with_constructor(latency_histogram),
             reconnects: Counter::default(),
             deliveries: Family::default(),
@@ -295,6 +298,11 @@ impl RealtimeMetrics {
             "realtime_queue_bytes",
             "What waits for connections",
             m.queue_bytes.clone(),
+        );
+        registry.register(
+            "realtime_discarded_bytes",
+            "What still waited for connections when they ended",
+            m.discarded_bytes.clone(),
         );
         registry.register(
             "realtime_delivery_delay_seconds",

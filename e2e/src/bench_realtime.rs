@@ -8,6 +8,7 @@ mod peers;
 mod raw;
 mod restart;
 mod rows;
+mod slow;
 mod tally;
 mod team;
 
@@ -125,7 +126,7 @@ async fn measure(
         rows::rooms(report, &team, &both, platform, (command.rooms, command.seconds)).await?;
     }
     if command.wants("slow") {
-        rows::slow_reader(report, &team, &both, (command.subscribers, 100, command.seconds)).await?;
+        slow::slow_reader(report, &team, &both, (command.subscribers, 100, command.seconds)).await?;
     }
     if command.wants("registry") {
         rows::registry(report, &team, &first, platform).await?;

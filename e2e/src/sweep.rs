@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_hours(8);
 const SAMPLE_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Sweeps 1,200 faults of all workloads and kinds, or as many as `SWEEP_PLANS` in the environment says, all of them for `all`; other
-/// `SWEEP_*` say which. Then bugs are planted, and each must be found.
+/// `SWEEP_*` say which. Then bugs are planted, and each must be found. The build is optimised: it takes five minutes and saves twenty.
 pub async fn run(paths: &Paths) -> Result<()> {
     let plans = match std::env::var("SWEEP_PLANS") {
         Ok(all) if all == "all" => usize::MAX.to_string(),
@@ -29,8 +29,8 @@ pub async fn run(paths: &Paths) -> Result<()> {
         Err(_) => MANY.to_owned(),
     };
     let line = format!(
-        "SWEEP_PLANS={plans} cargo test -p operator --test sweep -- --nocapture; \
-         cargo test -p operator --features planted --lib --test sweep -- --nocapture planted"
+        "SWEEP_PLANS={plans} cargo test --profile optimised -p operator --test sweep -- --nocapture; \
+         cargo test --profile optimised -p operator --features planted --lib --test sweep -- --nocapture planted"
     );
     on_control_plane(paths, CLUSTER, &line, DEADLINE).await
 }

@@ -109,7 +109,12 @@ impl<P: People> Listener<P> {
         resume: &HashMap<String, Resume>,
         deadline: Instant,
     ) -> Result<(Self, Vec<Caught>, Vec<(String, Refusal)>), Close> {
-        let queue = Queue::new(shared.send_buffer, shared.metrics.queue_bytes.clone());
+        let metrics = &shared.metrics;
+        let queue = Queue::new(
+            shared.send_buffer,
+            metrics.queue_bytes.clone(),
+            metrics.discarded_bytes.clone(),
+        );
         let member = Member {
             id: shared.hub.next_member(),
             session: person.session_id,

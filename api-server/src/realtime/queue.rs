@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use uuid::Uuid;
 
@@ -161,15 +162,17 @@ pub struct Queue {
     state: Mutex<State>,
     limit: usize,
     gauge: Gauge,
+    discarded: Counter,
 }
 
 impl Queue {
-    /// A queue for so many bytes; the gauge is the sum over all queues.
-    pub fn new(limit: usize, gauge: Gauge) -> Self {
+    /// A queue for so many bytes. The gauge is the sum over all queues, the counter that of what was never handed out.
+    pub fn new(limit: usize, gauge: Gauge, discarded: Counter) -> Self {
         Self {
             state: Mutex::default(),
             limit,
             gauge,
+            discarded,
         }
     }
 
@@ -189,7 +192,7 @@ impl Queue {
         } else {
             state.close = Some(Close::Slow);
             state.waiting = VecDeque::new();
-            self.gauge.dec_by(signed(std::mem::take(&mut state.bytes)));
+            self.discard(std::mem::take(&mut state.bytes));
         }
         wake(state);
         taken
@@ -288,6 +291,11 @@ impl Queue {
         Some(Next::Items(items))
     }
 
+    fn discard(&self, bytes: usize) {
+        self.gauge.dec_by(signed(bytes));
+        self.discarded.inc_by(bytes as u64);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -296,7 +304,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         let held = self.lock().bytes;
-        self.gauge.dec_by(signed(held));
+        self.discard(held);
     }
 }
 
@@ -328,7 +336,7 @@ mod tests {
 
     fn queue(limit: usize) -> (Queue, Gauge) {
         let gauge = Gauge::default();
-        (Queue::new(limit, gauge.clone()), gauge)
+        (Queue::new(limit, gauge.clone(), Counter::default()), gauge)
     }
 
     #[tokio::test]
@@ -349,7 +357,7 @@ mod tests {
         let (queue, gauge) = queue(10);
         assert!(queue.push(item(1, "12345678")));
         assert!(!queue.push(item(1, "1234")));
-        assert_eq!(gauge.get(), 0);
+        assert_eq!((gauge.get(), queue.discarded.get()), (0, 10), "with the header");
         assert_eq!(queue.next().await, Next::Close(Close::Slow));
     }
 

@@ -271,6 +271,7 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::gauge::Gauge;
     use proptest::prelude::*;
 
@@ -289,7 +290,7 @@ mod tests {
     }
 
     fn member(id: u64) -> (Member, Arc<Queue>) {
-        let queue = Arc::new(Queue::new(1 << 20, Gauge::default()));
+        let queue = Arc::new(Queue::new(1 << 20, Gauge::default(), Counter::default()));
         let member = Member {
             id,
             session: Uuid::from_u128(id.into()),

@@ -290,13 +290,13 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
                 if let Poll::Ready(heard) = self.connection.0.poll_hear(context) {
                     return Poll::Ready(heard.map(Woken::Heard));
                 }
-                if self.listener.queue().poll_ready(context).is_ready() {
-                    if Instant::now() >= self.gate {
-                        return Poll::Ready(Ok(Woken::Waiting));
-                    }
+                // Events that gather wake nobody: the clock does, once for all of them.
+                if Instant::now() < self.gate {
                     if clock.deadline() > self.gate {
                         clock.as_mut().reset(self.gate);
                     }
+                } else if self.listener.queue().poll_ready(context).is_ready() {
+                    return Poll::Ready(Ok(Woken::Waiting));
                 }
                 if clock.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Ok(Woken::Due));

@@ -99,9 +99,13 @@ impl Endpoint {
         })
     }
 
-    /// The model, which vectors belong to.
-    pub fn model(&self) -> &str {
-        &self.model
+    /// What vectors belong to: the model, and the length where one was chosen. Vectors of different lengths cannot be compared, so a
+    /// model of another length is another one.
+    pub fn space(&self) -> String {
+        match self.dimensions {
+            Some(dimensions) => format!("{}@{dimensions}", self.model),
+            None => self.model.clone(),
+        }
     }
 
     /// Vectors of texts, in their order.

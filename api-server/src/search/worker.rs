@@ -108,7 +108,7 @@ fn scope() -> Scope {
 /// Queues memories that were written before there was this endpoint; answers where to go on.
 async fn backfill(database: &Fleet, endpoint: &Endpoint, after: Uuid) -> Option<Uuid> {
     let fill = Backfill {
-        model: endpoint.model().to_owned(),
+        model: endpoint.space(),
         after,
         most: FILL,
     };
@@ -169,7 +169,7 @@ async fn store(
     vectors: Vec<Vec<f32>>,
 ) -> Result<(), StoreError> {
     let store = Store {
-        model: endpoint.model().to_owned(),
+        model: endpoint.space(),
         vectors: jobs.iter().map(|job| job.memory_id).zip(vectors).collect(),
         above: scale.above,
     };

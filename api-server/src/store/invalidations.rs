@@ -61,7 +61,7 @@ impl Read for InvalidationsSince {
                 sqlx::query_as!(
                     Row,
                     "SELECT id, target FROM cache_invalidations
-                      WHERE created_at > clock_timestamp() - interval '1 minute' ORDER BY id LIMIT $1",
+                      WHERE created_at > now() - interval '1 minute' ORDER BY id LIMIT $1",
                     limit,
                 )
                 .fetch_all(&mut *on.connection)
@@ -125,7 +125,7 @@ impl Write for ForgetInvalidations {
     async fn run(&self, on: &mut WriteHandle<'_>) -> Result<u64, StoreError> {
         let gone = sqlx::query!(
             "DELETE FROM cache_invalidations WHERE id IN (
-                 SELECT id FROM cache_invalidations WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+                 SELECT id FROM cache_invalidations WHERE created_at < now() - make_interval(secs => $1)
                   LIMIT 5000 FOR UPDATE SKIP LOCKED)",
             self.age.as_secs_f64(),
         )

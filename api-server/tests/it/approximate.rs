@@ -90,7 +90,7 @@ async fn start() -> (TestApp, String) {
         .alone()
         .start()
         .await;
-    (app, model)
+    (app, format!("{model}@{DIMENSIONS}"))
 }
 
 /// Memories with their vectors, written by plain SQL as if they had been there for long.

@@ -5,8 +5,9 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
-use crate::app::{Person, TestApp, until};
+use crate::app::{Person, TestApp, until, write_config};
 use crate::cache::{LIST, remember};
+use crate::process::Process;
 use crate::services::connect;
 
 /// Makes somebody operate the platform, or no longer.
@@ -93,6 +94,45 @@ async fn operators_see_and_empty_the_cache() {
     );
     make_operator(&operator, false).await;
     until("the grant is gone", async || granted().await.status == 403).await;
+}
+
+/// F50, R11: of processes that start together one warms the cache up, and the others leave it to that one.
+#[tokio::test]
+async fn of_two_processes_that_start_one_warms_up() {
+    let app = TestApp::builder().alone().start().await;
+    let connected = app.running.app.redis().get().unwrap();
+    let mut connection = connected.connection.clone();
+    let key = "tanka:cache:warm:start";
+    // This server took its turn, or another test's a moment ago.
+    until("nobody warms up any more", async || {
+        let there: bool = redis::cmd("EXISTS")
+            .arg(key)
+            .query_async(&mut connection.clone())
+            .await
+            .unwrap();
+        there
+    })
+    .await;
+    redis::cmd("DEL")
+        .arg(key)
+        .query_async::<()>(&mut connection)
+        .await
+        .unwrap();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let processes = folders
+        .each_ref()
+        .map(|folder| Process::serve(folder, &write_config(folder, "")));
+    let said = |what: &str| -> usize {
+        let lines = processes.iter().flat_map(Process::lines);
+        lines
+            .filter(|line| {
+                line["message"].as_str().unwrap_or_default().starts_with(what) && line["why"] == "start"
+            })
+            .count()
+    };
+    let (did, left) = ("the cache was warmed up", "the cache is left to another process");
+    until("both had their turn", async || said(did) + said(left) == 2).await;
+    assert_eq!((said(did), said(left)), (1, 1));
 }
 
 /// F23: no secret is in Redis, whatever was cached.

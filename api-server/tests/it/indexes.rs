@@ -167,3 +167,92 @@ async fn statements_use_their_indexes() {
     }
     owner.execute("ROLLBACK").await.unwrap();
 }
+
+/// A function that answers by one statement, its parameter, and the indexes that serve it.
+const LOOKUPS: [(&str, &str, &[&str]); 3] = [
+    ("auth_find_login", "wanted_email", &["users_email_key"]),
+    (
+        "auth_find_access",
+        "wanted_hash",
+        &["sessions_access_hash_key", "users_pkey"],
+    ),
+    (
+        "auth_find_refresh",
+        "wanted_hash",
+        &[
+            "sessions_refresh_hash_key",
+            "used_refresh_tokens_pkey",
+            "sessions_pkey",
+        ],
+    ),
+];
+
+/// J09, J11 to J13, B15: an address, a token, the sessions of a person and those that have expired are found by their indexes.
+#[tokio::test]
+async fn people_and_sessions_are_found_by_their_indexes() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let mut owner = connect("tanka_owner", 0).await;
+    owner
+        .execute("BEGIN; SET LOCAL enable_seqscan = off")
+        .await
+        .unwrap();
+    let begin = format!("SET LOCAL tanka.tenant_id = '{}'", person.tenant_id);
+    owner.execute(sqlx::raw_sql(AssertSqlSafe(begin))).await.unwrap();
+    let mut served = vec![
+        (
+            statement(&["FROM sessions WHERE user_id = $1 AND revoked_at IS NULL"]),
+            ["idx_sessions_user_active"].as_slice(),
+        ),
+        (
+            "SELECT s.ctid FROM public.sessions s WHERE s.refresh_expires_at < now() LIMIT $1".to_owned(),
+            &["idx_sessions_expires"],
+        ),
+    ];
+    let sweep = body(&mut owner, "maintenance_sweep").await;
+    assert!(
+        sweep.contains("FROM public.sessions s WHERE s.refresh_expires_at < now() LIMIT"),
+        "the clean-up asks something else: {sweep}"
+    );
+    for (function, parameter, indexes) in LOOKUPS {
+        let body = body(&mut owner, function).await;
+        let (_, rest) = body.split_once("RETURN QUERY").unwrap();
+        let (query, _) = rest.split_once(';').unwrap();
+        served.push((query.replace(parameter, "$1"), indexes));
+    }
+    for (query, indexes) in served {
+        let explain = format!("EXPLAIN (GENERIC_PLAN, FORMAT TEXT) {query}");
+        let rows = owner
+            .fetch_all(sqlx::raw_sql(AssertSqlSafe(explain)))
+            .await
+            .unwrap();
+        let plan: String = rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect();
+        for index in indexes {
+            assert!(plan.contains(index), "{query} does not use {index}:\n{plan}");
+        }
+    }
+    owner.execute("ROLLBACK").await.unwrap();
+}
+
+/// F38: a function that asks for what is due or has expired compares with one time, so that an index can find it.
+#[tokio::test]
+async fn functions_compare_with_one_time() {
+    let _app = TestApp::start().await;
+    let mut owner = connect("tanka_owner", 0).await;
+    let of_rows: Vec<String> = sqlx::query_scalar(
+        r"SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosrc ~ '<=? clock_timestamp\(\)'",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .unwrap();
+    assert_eq!(of_rows, [] as [&str; 0]);
+}
+
+/// What a function of the database does.
+async fn body(connection: &mut sqlx::PgConnection, function: &str) -> String {
+    sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE proname = $1")
+        .bind(function)
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}

@@ -26,6 +26,7 @@ mod github;
 mod indexes;
 mod isolation;
 mod jobs;
+mod large_files;
 mod lifecycle;
 mod limits;
 mod named_metrics;

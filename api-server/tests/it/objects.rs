@@ -15,14 +15,16 @@ use crate::app::{TestApp, until};
 use crate::resources::{bytes, content, count, form, upload};
 
 /// A store with the bucket `files`, which checks signatures.
-struct Store {
+pub struct Store {
     root: TempDir,
-    config: String,
+    /// The part of a configuration that names it.
+    pub config: String,
     stop: CancellationToken,
 }
 
 impl Store {
-    async fn start() -> Self {
+    /// On a port of its own, in a folder of its own.
+    pub async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("files")).unwrap();
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).unwrap());
@@ -100,6 +102,9 @@ async fn files_are_objects_where_a_store_is_configured() {
     assert_eq!(count(chunks).await, 0);
     let (reply, all) = content(&app, &owner, &made, &[]).await;
     assert_eq!((reply.status.as_u16(), all.len()), (200, sent.len()));
+    let tag = reply.header("etag").to_owned();
+    let (same, nothing) = content(&app, &owner, &made, &[("if-none-match", &tag)]).await;
+    assert_eq!((same.status.as_u16(), nothing.len()), (304, 0));
     assert!(all == sent, "what came back is something else");
     for (first, last) in [
         (0, 0),

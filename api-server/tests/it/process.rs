@@ -61,6 +61,15 @@ impl Process {
         format!("http://{address}")
     }
 
+    /// Bytes of one kind of its memory, by the kernel's name for it: `VmRSS` now, `VmHWM` at the most.
+    pub fn memory(&self, kind: &str) -> u64 {
+        let id = self.child.lock().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(kind)).unwrap();
+        let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kibibytes * 1024
+    }
+
     /// As `kill -9` does it.
     pub fn kill(&self) {
         let mut child = self.child.lock().unwrap();

@@ -35,18 +35,18 @@ pub fn form(workroom: Option<&str>, name: &str, kind: &str, content: &[u8]) -> V
     form
 }
 
-async fn ask(
-    app: &TestApp,
+/// A request whose body and answer may be any bytes.
+pub async fn ask(
+    url: String,
     person: &Person,
     method: Method,
-    path: &str,
     headers: &[(&str, &str)],
     body: Vec<u8>,
 ) -> (Reply, Bytes) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut request = Request::builder()
         .method(method)
-        .uri(app.url(path))
+        .uri(url)
         .header("authorization", format!("Bearer {}", person.token));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -67,7 +67,7 @@ async fn ask(
 
 pub async fn upload(app: &TestApp, person: &Person, form: Vec<u8>) -> Reply {
     let kind = [("content-type", "multipart/form-data; boundary=cut")];
-    ask(app, person, Method::POST, "/api/v1/resources", &kind, form)
+    ask(app.url("/api/v1/resources"), person, Method::POST, &kind, form)
         .await
         .0
 }
@@ -82,7 +82,7 @@ pub async fn content(
     let path = format!("{}/content", made.header("location"));
     let mut all = vec![("x-consistency-token", made.header("x-consistency-token"))];
     all.extend_from_slice(headers);
-    ask(app, person, Method::GET, &path, &all, Vec::new()).await
+    ask(app.url(&path), person, Method::GET, &all, Vec::new()).await
 }
 
 pub async fn count(statement: String) -> i64 {

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use crate::app::{Person, TestApp, until};
 use crate::approximate::clear;
+use crate::resources::count;
 use crate::services::connect;
 
 const DIMENSIONS: usize = 16;
@@ -64,13 +65,17 @@ async fn embed(State(endpoint): State<Endpoint>, Json(question): Json<Value>) ->
         .iter()
         .enumerate()
         .rev()
-        .map(|(index, text)| json!({"object": "embedding", "index": index, "embedding": vector(text.as_str().unwrap())}))
+        .map(|(index, text)| {
+            let mut vector = vector(text.as_str().unwrap());
+            vector.truncate(usize::try_from(question["dimensions"].as_u64().unwrap()).unwrap());
+            json!({"object": "embedding", "index": index, "embedding": vector})
+        })
         .collect();
     Json(json!({"object": "list", "model": question["model"], "data": data})).into_response()
 }
 
-/// Starts an endpoint; answers it and the section that configures it.
-async fn endpoint() -> (Endpoint, String) {
+/// Starts an endpoint; answers it, the section that configures it, and what its vectors belong to.
+async fn endpoint() -> (Endpoint, String, String) {
     let endpoint = Endpoint::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -82,7 +87,7 @@ async fn endpoint() -> (Endpoint, String) {
     let model = uuid::Uuid::new_v4().simple().to_string();
     let section =
         format!("embeddings: {{url: 'http://{address}/v1', model: '{model}', dimensions: {DIMENSIONS}}}");
-    (endpoint, section)
+    (endpoint, section, format!("{model}@{DIMENSIONS}"))
 }
 
 async fn remember(app: &TestApp, person: &Person, content: &str) -> String {
@@ -155,7 +160,7 @@ async fn words_find_memories() {
 /// endpoint refuses holds nobody back, and without the endpoint words still find.
 #[tokio::test]
 async fn meaning_finds_what_words_do_not() {
-    let (endpoint, section) = endpoint().await;
+    let (endpoint, section, _) = endpoint().await;
     endpoint.failing.store(3, Ordering::SeqCst);
     // Workers of other servers would take memories of this test, and compute vectors of their own model.
     let app = TestApp::builder().config(&section).alone().start().await;
@@ -196,21 +201,40 @@ async fn meaning_finds_what_words_do_not() {
     remember(&app, &person, "written while the endpoint is away").await;
 }
 
+/// A model whose vectors get another length is another one: nothing compares the two, vectors are computed anew, and search answers all
+/// the while.
+#[tokio::test]
+async fn another_length_is_another_model() {
+    let (_, section, _) = endpoint().await;
+    let app = TestApp::builder().config(&section).alone().start().await;
+    let person = app.person().await;
+    remember(&app, &person, "a wheel came off").await;
+    let by_meaning = async || contents(&search(&app, &person, "q=engine").await) == ["a wheel came off"];
+    until("it is found by what it means", by_meaning).await;
+    let path = app.directory.path().join("tanka.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let shorter = text.replace(&format!("dimensions: {DIMENSIONS}"), "dimensions: 8");
+    assert_ne!(text, shorter);
+    std::fs::write(&path, shorter).unwrap();
+    until("it has a vector of the new length", async || {
+        search(&app, &person, "q=engine").await;
+        let found = format!(
+            "SELECT count(*) FROM memory_embeddings WHERE user_id = '{}' AND vector_dims(embedding) = 8 AND model LIKE '%@8'",
+            person.user_id
+        );
+        count(found).await == 1
+    })
+    .await;
+    until("it is found by what it means again", by_meaning).await;
+}
+
 /// H25, finding 1: a person's own rows are searched exactly, however many others have: as many rows as there are, and a recall of at least
 /// 0.99 against plain arithmetic in full precision, at 3, 100 and 1,000 memories among 20,000 of others. `TANKA_MEMORIES` names other numbers,
 /// as `cargo e2e campaign` does.
 #[tokio::test]
 async fn the_nearest_are_found_whatever_others_have() {
-    let (_, section) = endpoint().await;
+    let (_, section, model) = endpoint().await;
     let app = TestApp::builder().config(&section).start().await;
-    let model = section
-        .split("model: '")
-        .nth(1)
-        .unwrap()
-        .split('\'')
-        .next()
-        .unwrap()
-        .to_owned();
     let other = app.person().await;
     seed(&other, &model, 20_000).await;
     let counts = std::env::var("TANKA_MEMORIES").unwrap_or_else(|_| "3,100,1000".to_owned());

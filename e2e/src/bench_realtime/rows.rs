@@ -1,7 +1,6 @@
 //! What is measured, but for what ends a process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -93,8 +92,14 @@ fn content(due: Duration) -> String {
     format!("at={};{}", due.as_micros(), "x".repeat(PADDING))
 }
 
-/// Writes messages to the room at a rate, whether or not the servers keep up, over all servers in turn; answers how many.
-async fn write(team: &Team, servers: &[&Server], begin: Instant, rate: u32, seconds: u64) -> Result<u64> {
+/// Writes messages to the room at a rate, whether or not the servers keep up, over all servers in turn; answers how long each request
+/// took.
+async fn write(
+    team: &Team,
+    servers: &[&Server],
+    begin: Instant,
+    (rate, seconds): (u32, u64),
+) -> Result<Vec<Duration>> {
     let path = format!("/api/v1/workrooms/{}/messages", team.room);
     let clients: Vec<Client> = servers
         .iter()
@@ -105,33 +110,36 @@ async fn write(team: &Team, servers: &[&Server], begin: Instant, rate: u32, seco
     let mut ticks = interval(Duration::from_secs(1) / rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let until = begin + WARM + Duration::from_secs(seconds);
-    let mut written = 0;
+    let (mut written, mut took) = (0, Vec::new());
     loop {
         let due = ticks.tick().await.into_std();
         if due >= until {
             break;
         }
         let permit = permits.clone().acquire_owned().await?;
-        let client = clients[usize::try_from(written)? % clients.len()].clone();
+        let client = clients[written % clients.len()].clone();
         let (path, body) = (path.clone(), json!({"content": content(due - begin)}));
         writing.spawn(async move {
+            let started = Instant::now();
             let answer = client.post(&path, &body, &[]).await;
             drop(permit);
-            answer?.success().map(drop)
+            answer?.success()?;
+            anyhow::Ok(started.elapsed())
         });
         written += 1;
         while let Some(done) = writing.try_join_next() {
-            done??;
+            took.push(done??);
         }
     }
     while let Some(done) = writing.join_next().await {
-        done??;
+        took.push(done??);
     }
-    Ok(written)
+    took.sort_unstable();
+    Ok(took)
 }
 
-/// Opens subscribers over all servers, writes, and says what they saw.
-async fn fan_out_at(
+/// Opens subscribers over all servers, writes, and says what they saw: so many subscribers, messages a second and seconds.
+pub async fn fan_out_at(
     team: &Team,
     servers: &[&Server],
     (subscribers, rate, seconds): (usize, u32, u64),
@@ -143,10 +151,15 @@ async fn fan_out_at(
         sockets.extend(team.connect(&server.address, own, |_| json!([channel])).await?);
     }
     let crowd = Crowd::read(sockets, true)?;
-    let written = write(team, servers, crowd.begin, rate, seconds).await?;
-    let wanted = written * u64::try_from(subscribers)?;
+    let writes = write(team, servers, crowd.begin, (rate, seconds)).await?;
+    let wanted = u64::try_from(writes.len() * subscribers)?;
     crowd.settle(wanted).await?;
     let figures = crowd.tally.figures(WARM + Duration::from_secs(seconds));
+    println!(
+        "of its delay the request that writes takes {} ms in the middle and {} ms of the slowest hundredth",
+        writes[writes.len() / 2].as_millis(),
+        writes[writes.len() * 99 / 100].as_millis()
+    );
     ensure!(figures.broken == 0, "{} offsets out of order", figures.broken);
     ensure!(
         figures.delivered == wanted,
@@ -289,112 +302,6 @@ async fn publish(
             .collect();
         platform.redis.pipeline(primary, &commands).await?;
     }
-}
-
-/// One among many reads nothing.
-pub async fn slow_reader(
-    report: &mut Report,
-    team: &Team,
-    servers: &[&Server],
-    (subscribers, rate, seconds): (usize, u32, u64),
-) -> Result<()> {
-    let without = fan_out_at(team, servers, (subscribers, rate, seconds)).await?;
-    let channel = team.channel();
-    let closed = r#"tanka_websocket_closed_total{reason="slow"}"#;
-    let before = servers[0].metric(closed).await?;
-    let last = subscribers..=subscribers;
-    let slow = team
-        .connect(&servers[0].address, last, |_| json!([channel]))
-        .await?;
-    let ports = (servers[0].port()?, slow.first().context("no socket")?.port()?);
-    let done = Arc::new(AtomicBool::new(false));
-    let watch = watch_slow(servers[0], ports, (closed, before), done.clone());
-    let measure = async {
-        let figures = fan_out_at(team, servers, (subscribers, rate, seconds)).await;
-        done.store(true, Ordering::Relaxed);
-        figures
-    };
-    let (with, watched) = tokio::join!(measure, watch);
-    let (with, (out, queue, kernel)) = (with?, watched?);
-    drop(slow);
-    let (found, met) = match out {
-        Some(out) => (
-            format!("out {:.1} s after its connection was full", out.as_secs_f64()),
-            out < Duration::from_secs(5),
-        ),
-        None => ("not put out".to_owned(), false),
-    };
-    let cost = queue + kernel;
-    report.raw(json!({"slow": {"without": format!("{without:?}"), "with": format!("{with:?}"), "queue": queue, "kernel": kernel}}));
-    report.row(
-        "one reader that reads nothing",
-        &found,
-        "out within 5 s",
-        Some(met),
-    );
-    report.row(
-        "what it cost",
-        &format!(
-            "{:.0} KiB waited in the server, {:.0} KiB in the kernel",
-            queue / 1_024.0,
-            kernel / 1_024.0
-        ),
-        "256 KiB",
-        Some(cost <= 256.0 * 1_024.0),
-    );
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let ratio = with.p99 as f64 / without.p99.max(1) as f64;
-    report.row(
-        &format!("p99 of the other {subscribers}, with and without it"),
-        &format!("{} ms and {} ms: {ratio:.2} times", with.p99, without.p99),
-        "1.1 times",
-        Some(ratio <= 1.1),
-    );
-    Ok(())
-}
-
-/// Looks every 100 ms how much waits for the slow one and whether it is out; answers when that was, counted from the moment at which
-/// the kernel took no more, and the most that waited in the server and in the kernel.
-async fn watch_slow(
-    server: &Server,
-    (near, far): (u16, u16),
-    (closed, before): (&str, f64),
-    done: Arc<AtomicBool>,
-) -> Result<(Option<Duration>, f64, f64)> {
-    let (mut out, mut queue, mut kernel) = (None, 0.0_f64, 0.0_f64);
-    let (mut full, mut last) = (None, 0.0);
-    while !done.load(Ordering::Relaxed) && out.is_none() {
-        if server.metric(closed).await? > before {
-            out = full.map(|since: Instant| since.elapsed());
-        } else {
-            queue = queue.max(server.metric("tanka_realtime_queue_bytes").await?);
-            let waiting = kernel_queue(near, far).unwrap_or(0.0);
-            kernel = kernel.max(waiting);
-            if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
-                full = Some(Instant::now());
-            }
-            last = waiting;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    while !done.load(Ordering::Relaxed) {
-        sleep(Duration::from_millis(50)).await;
-    }
-    Ok((out, queue, kernel))
-}
-
-/// Bytes that the kernel holds for one connection of the loopback, between these ports.
-fn kernel_queue(near: u16, far: u16) -> Option<f64> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let (near, far) = (format!(":{near:04X}"), format!(":{far:04X}"));
-    let line = table.lines().find(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        fields.next().is_some_and(|local| local.ends_with(&near))
-            && fields.next().is_some_and(|remote| remote.ends_with(&far))
-    })?;
-    let queues = line.split_ascii_whitespace().nth(4)?;
-    let (sending, _) = queues.split_once(':')?;
-    u32::from_str_radix(sending, 16).ok().map(f64::from)
 }
 
 /// Resident memory of an idle connection.

@@ -206,7 +206,7 @@ async fn meaning(app: &App, question: &Question, deadline: Instant) -> Option<Me
     let deadline = deadline.min(Instant::now() + PATIENCE);
     match endpoint.embed(&[question.as_str()], deadline).await {
         Ok(vectors) => Some(Meaning {
-            model: endpoint.model().to_owned(),
+            model: endpoint.space(),
             vector: vectors.into_iter().next()?,
         }),
         Err(error) => {

@@ -1,0 +1,157 @@
+//! One reader that reads nothing: how soon it is put out, what it costs, and whether others notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::rows::fan_out_at;
+use super::tally::Figures;
+use super::team::Team;
+use crate::benchmark::report::Report;
+use crate::benchmark::server::Server;
+
+/// One reader that reads nothing, found out about.
+struct Slow {
+    /// From the moment at which the kernel took no more to that at which it was put out.
+    out: Option<Duration>,
+    /// Bytes that the server kept for it.
+    kept: f64,
+    /// Bytes that the kernel kept for it.
+    kernel: f64,
+}
+
+/// One among many reads nothing. Runs with and without it alternate, because the machine is not the same from one to the next.
+pub async fn slow_reader(
+    report: &mut Report,
+    team: &Team,
+    servers: &[&Server],
+    size: (usize, u32, u64),
+) -> Result<()> {
+    const ROUNDS: usize = 3;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let mut worst = Slow {
+        out: Some(Duration::ZERO),
+        kept: 0.0,
+        kernel: 0.0,
+    };
+    for _ in 0..ROUNDS {
+        without.push(fan_out_at(team, servers, size).await?.p99);
+        let (figures, slow) = beside_slow_reader(team, servers, size).await?;
+        with.push(figures.p99);
+        worst.out = worst.out.zip(slow.out).map(|(one, other)| one.max(other));
+        worst.kept = worst.kept.max(slow.kept);
+        worst.kernel = worst.kernel.max(slow.kernel);
+    }
+    let subscribers = size.0;
+    report
+        .raw(json!({"slow": {"without": without, "with": with, "kept": worst.kept, "kernel": worst.kernel}}));
+    let found = worst.out.map_or_else(
+        || "not put out".to_owned(),
+        |out| {
+            format!(
+                "out {:.1} s after its connection was full, the latest of {ROUNDS}",
+                out.as_secs_f64()
+            )
+        },
+    );
+    let met = worst.out.is_some_and(|out| out < Duration::from_secs(5));
+    report.row(
+        "one reader that reads nothing",
+        &found,
+        "out within 5 s",
+        Some(met),
+    );
+    let (kept, kernel) = (worst.kept / 1_024.0, worst.kernel / 1_024.0);
+    report.row(
+        "what it cost, the most of all rounds",
+        &format!("{kept:.0} KiB in the server, {kernel:.0} KiB in the kernel"),
+        "256 KiB",
+        Some(kept + kernel <= 256.0),
+    );
+    without.sort_unstable();
+    with.sort_unstable();
+    let (without, with) = (without[ROUNDS / 2], with[ROUNDS / 2]);
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let ratio = with as f64 / without.max(1) as f64;
+    report.row(
+        &format!("p99 of the other {subscribers}, with and without it, medians of {ROUNDS}"),
+        &format!("{with} ms and {without} ms: {ratio:.2} times"),
+        "1.1 times",
+        Some(ratio <= 1.1),
+    );
+    Ok(())
+}
+
+async fn beside_slow_reader(
+    team: &Team,
+    servers: &[&Server],
+    (subscribers, rate, seconds): (usize, u32, u64),
+) -> Result<(Figures, Slow)> {
+    /// What the server has taken out of the queue to write it, at most.
+    const IN_HAND: f64 = 65_536.0;
+    const DISCARDED: &str = "tanka_realtime_discarded_bytes_total";
+    const CLOSED: &str = r#"tanka_websocket_closed_total{reason="slow"}"#;
+    let server = servers[0];
+    let channel = team.channel();
+    let (closed, discarded) = (server.metric(CLOSED).await?, server.metric(DISCARDED).await?);
+    let last = subscribers..=subscribers;
+    let slow = team.connect(&server.address, last, |_| json!([channel])).await?;
+    let ports = (server.port()?, slow.first().context("no socket")?.port()?);
+    let done = Arc::new(AtomicBool::new(false));
+    let watch = watch_slow(server, ports, (CLOSED, closed), done.clone());
+    let measure = async {
+        let figures = fan_out_at(team, servers, (subscribers, rate, seconds)).await;
+        done.store(true, Ordering::Relaxed);
+        figures
+    };
+    let (figures, watched) = tokio::join!(measure, watch);
+    let ((out, kernel), figures) = (watched?, figures?);
+    drop(slow);
+    // Everybody else got everything, so what was thrown away was the slow one's.
+    let kept = IN_HAND + server.metric(DISCARDED).await? - discarded;
+    Ok((figures, Slow { out, kept, kernel }))
+}
+
+/// Looks every 100 ms how much waits for the slow one and whether it is out; answers when that was, counted from the moment at which
+/// the kernel took no more, and the most that waited in the kernel.
+async fn watch_slow(
+    server: &Server,
+    (near, far): (u16, u16),
+    (closed, before): (&str, f64),
+    done: Arc<AtomicBool>,
+) -> Result<(Option<Duration>, f64)> {
+    let (mut out, mut kernel) = (None, 0.0_f64);
+    let (mut full, mut last) = (None, 0.0);
+    while !done.load(Ordering::Relaxed) && out.is_none() {
+        if server.metric(closed).await? > before {
+            out = full.map(|since: Instant| since.elapsed());
+        } else {
+            let waiting = kernel_queue(near, far).unwrap_or(0.0);
+            kernel = kernel.max(waiting);
+            if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
+                full = Some(Instant::now());
+            }
+            last = waiting;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok((out, kernel))
+}
+
+/// Bytes that the kernel holds for one connection of the loopback, between these ports.
+fn kernel_queue(near: u16, far: u16) -> Option<f64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let (near, far) = (format!(":{near:04X}"), format!(":{far:04X}"));
+    let line = table.lines().find(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&near))
+            && fields.next().is_some_and(|remote| remote.ends_with(&far))
+    })?;
+    let queues = line.split_ascii_whitespace().nth(4)?;
+    let (sending, _) = queues.split_once(':')?;
+    u32::from_str_radix(sending, 16).ok().map(f64::from)
+}
