@@ -7,14 +7,13 @@ use std::time::Duration;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use prometheus_client::metrics::gauge::Gauge;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::entropy;
-use crate::metrics::HashingMetrics;
+use crate::metrics::{Counted, HashingMetrics};
 
 /// 19 MiB and two passes, the least that OWASP recommends for Argon2id.
 const MEMORY_KIB: u32 = 19_456;
@@ -135,24 +134,8 @@ impl Hashing {
     }
 }
 
-/// Counts as long as it lives, also when a client leaves in the middle.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// How many hashes run at the same time. Threads that give way may have all cores; where the container has a share of the processor and no more, what
-/// they take is missing elsewhere whatever their priority, so they take half.
+/// How many hashes run at the same time. Threads that give way may have all cores; where the container has a share of the processor and no
+/// more, what they take is missing elsewhere whatever their priority, so they take half.
 fn slots(cores: usize, cpu_max: &str) -> usize {
     let capped = cpu_max
         .split_whitespace()

@@ -1,5 +1,6 @@
 //! What is counted. Labels come from closed sets only: route templates, methods, statuses, instances of the configuration.
 
+mod counted;
 mod database;
 pub mod jobs;
 pub mod search;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use self::counted::Counted;
 pub use self::database::{
     DatabaseMetrics, InstanceLabels, OutcomeLabels, PoolLabels, ReadLabels, StatementLabels,
 };

@@ -248,12 +248,14 @@ async fn once(cache: &Cache, link: &RedisLink, why: &'static str, pause: Duratio
         .arg("PX")
         .arg(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
     let taken = timeout(QUESTION, take.query_async::<Option<String>>(&mut connection)).await;
-    if !matches!(taken, Ok(Ok(Some(_)))) {
-        tracing::info!(
-            why,
-            "the cache is left to another process to warm up, or Redis is away"
-        );
-        return;
+    match taken {
+        Ok(Ok(Some(_))) => {}
+        Ok(Ok(None)) => {
+            tracing::info!(why, "the cache is left to another process to warm up");
+            return;
+        }
+        // Whether another process does it cannot be found out now; without Redis there is little to warm.
+        _ => return,
     }
     match run(cache, Mode::Full, Amount::default(), Instant::now() + LIMIT).await {
         Ok(warmed) => tracing::info!(

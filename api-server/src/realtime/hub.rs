@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::table::Missed;
+use self::table::Wanted;
 use super::registry::{Change, Roll};
 use super::room::{Effect, Head, Member, Ready, Room};
 use super::wire::Frame;
@@ -22,7 +23,7 @@ use crate::domain::event::{Channel, Event, EventKind};
 use crate::keys::Keys;
 use crate::metrics::{RealtimeMetrics, ReasonLabels, SourceLabels};
 use crate::routing::fleet::EventSink;
-use crate::routing::{Fleet, StoreError};
+use crate::routing::{Fleet, Position, StoreError};
 use crate::store::sessions::SessionRevoked;
 use crate::store::workroom_members::Removed;
 
@@ -128,29 +129,42 @@ impl Hub {
         (hub, published)
     }
 
+    /// The position that a client's consistency token names; none if it is not one of ours.
+    pub fn position(&self, token: &str) -> Option<Position> {
+        Position::from_token(token, &self.0.keys)
+    }
+
     /// A number for a new connection.
     pub fn next_member(&self) -> u64 {
         self.0.next_member.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Adds a connection to channels; answers for each from where on its queue will have everything. A connection that fails to join
-    /// one channel has joined none.
+    /// Adds a connection to channels; answers for each from where on its queue will have everything, which is not before the write that
+    /// `after` names. A connection that fails to join one channel has joined none.
     pub async fn join(
         &self,
         member: &Member,
-        wanted: &[(Channel, Option<Resume>)],
+        wanted: Wanted<'_>,
+        after: Option<Position>,
         shares: Shares,
         deadline: Instant,
     ) -> Result<Vec<Head>, JoinError> {
-        let ahead = self.confirm_ahead(wanted, deadline).await?;
+        let confirmed = self.confirm_ahead(wanted, deadline).await?;
+        let written = self.after_write(wanted, after, deadline).await;
+        let written = written.map_err(JoinError::Store)?;
+        let primary_only = !confirmed.is_empty();
+        let ahead: HashMap<Channel, Head> = confirmed
+            .into_iter()
+            .chain(written.iter().map(|(channel, head)| (*channel, *head)))
+            .collect();
         let known = self.enter(member, wanted, shares, &ahead)?;
         let unknown: Vec<Channel> = wanted
             .iter()
             .zip(&known)
-            .filter(|(_, known)| known.is_none())
+            .filter(|((channel, _), known)| known.is_none() && !written.contains_key(channel))
             .map(|((channel, _), _)| *channel)
             .collect();
-        let found = match self.heads(&unknown, &ahead, deadline).await {
+        let found = match self.heads(&unknown, primary_only, deadline).await {
             Ok(found) => found,
             Err(error) => {
                 for (channel, _) in wanted {
@@ -163,7 +177,8 @@ impl Hub {
         let heads = wanted.iter().zip(known).map(|((channel, _), known)| {
             let seen = ahead.get(channel).copied();
             let head = known.unwrap_or_else(|| {
-                let head = found.get(channel).copied().unwrap_or(Head {
+                let head = written.get(channel).or_else(|| found.get(channel));
+                let head = head.copied().unwrap_or(Head {
                     epoch: None,
                     position: 0,
                 });
@@ -181,7 +196,7 @@ impl Hub {
     fn enter(
         &self,
         member: &Member,
-        wanted: &[(Channel, Option<Resume>)],
+        wanted: Wanted<'_>,
         shares: Shares,
         ahead: &HashMap<Channel, Head>,
     ) -> Result<Vec<Option<Head>>, JoinError> {

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::domain::event::Channel;
 use crate::domain::principal::Principal;
 use crate::metrics::{OutcomeLabels, RealtimeMetrics};
+use crate::routing::Position;
 use crate::store::workroom_members::Stands;
 
 /// What a connection has to ask others.
@@ -91,6 +92,17 @@ pub struct Caught {
     pub missed: Option<Missed>,
 }
 
+/// What a client asks for when it comes.
+#[derive(Debug)]
+pub struct Wish {
+    /// Channels beside those that every client listens to.
+    pub channels: Vec<String>,
+    /// Where it was, by channel.
+    pub resume: HashMap<String, Resume>,
+    /// Its last write: channels without a place in `resume` begin after it.
+    pub after: Option<Position>,
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Listener<P> {
@@ -105,8 +117,7 @@ impl<P: People> Listener<P> {
     pub async fn open(
         shared: &Arc<Shared<P>>,
         person: Principal,
-        channels: &[String],
-        resume: &HashMap<String, Resume>,
+        wish: &Wish,
         deadline: Instant,
     ) -> Result<(Self, Vec<Caught>, Vec<(String, Refusal)>), Close> {
         let metrics = &shared.metrics;
@@ -134,21 +145,21 @@ impl<P: People> Listener<P> {
             Channel::Tenant(listener.person.tenant_id),
         ];
         let mut wanted = permanent
-            .map(|channel| (channel, resume.get(&channel.to_string()).copied()))
+            .map(|channel| (channel, wish.resume.get(&channel.to_string()).copied()))
             .to_vec();
         let mut refused = Vec::new();
-        for name in channels {
+        for name in &wish.channels {
             let heard = |channel| wanted.iter().any(|(other, _)| *other == channel);
             match Channel::parse(name) {
                 Some(channel) if heard(channel) => refused.push((name.clone(), Refusal::Subscribed)),
                 Some(channel @ Channel::Workroom(_)) if wanted.len() < MOST_CHANNELS => {
-                    wanted.push((channel, resume.get(name).copied()));
+                    wanted.push((channel, wish.resume.get(name).copied()));
                 }
                 Some(Channel::Workroom(_)) => refused.push((name.clone(), Refusal::TooManyChannels)),
                 _ => refused.push((name.clone(), Refusal::Forbidden)),
             }
         }
-        let mut caught = listener.join(&wanted, deadline).await?;
+        let mut caught = listener.join(&wanted, wish.after, deadline).await?;
         if wanted.len() > permanent.len() {
             // After joining, for the reason that `subscribe` gives; one question for all channels.
             for channel in listener.recheck(deadline).await? {
@@ -204,6 +215,7 @@ impl<P: People> Listener<P> {
         &mut self,
         name: &str,
         resume: Option<Resume>,
+        after: Option<Position>,
         deadline: Instant,
     ) -> Result<Result<Caught, Refusal>, Close> {
         let Some(channel) = Channel::parse(name) else {
@@ -220,7 +232,7 @@ impl<P: People> Listener<P> {
         }
         // First the membership of the channel, then the right to it: whoever loses the right in between is put out by the event, and
         // whoever lost it before has no right. Nothing is sent before it is known.
-        let mut caught = match self.join(&[(channel, resume)], deadline).await {
+        let mut caught = match self.join(&[(channel, resume)], after, deadline).await {
             Ok(caught) => caught,
             Err(Close::Unavailable) => return Ok(Err(Refusal::Unavailable)),
             Err(close) => return Err(close),
@@ -303,6 +315,7 @@ impl<P: People> Listener<P> {
     async fn join(
         &mut self,
         wanted: &[(Channel, Option<Resume>)],
+        after: Option<Position>,
         deadline: Instant,
     ) -> Result<Vec<Caught>, Close> {
         // Noted first, so that a failure, or an end in the middle, leaves no room with a member that nobody serves.
@@ -316,7 +329,7 @@ impl<P: People> Listener<P> {
         let joined = self
             .shared
             .hub
-            .join(&self.member, wanted, self.shared.shares, deadline)
+            .join(&self.member, wanted, after, self.shared.shares, deadline)
             .await;
         let heads = joined.map_err(|error| match error {
             JoinError::TooMany => Close::TooMany,

@@ -25,6 +25,8 @@ pub enum Request {
         /// Where the client was, by channel.
         #[serde(default)]
         resume: HashMap<String, Resume>,
+        /// Of the client's last write: channels without a place in `resume` begin after it.
+        consistency_token: Option<String>,
     },
     /// Listens to one more channel.
     Subscribe {
@@ -32,6 +34,8 @@ pub enum Request {
         channel: String,
         /// Where the client was.
         resume: Option<Resume>,
+        /// Of the client's last write, as in `connect`.
+        consistency_token: Option<String>,
     },
     /// Ends that.
     Unsubscribe {

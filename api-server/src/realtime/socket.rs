@@ -3,7 +3,6 @@
 //! What is rare is boxed: the memory of an idle connection is that of its future, which is as large as the largest thing that it ever
 //! waits for.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,8 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
 use super::gather;
-use super::hub::Resume;
-use super::listener::{Caught, Listener, People, Shared};
+use super::listener::{Caught, Listener, People, Shared, Wish};
 use super::pace::{Turn, turn};
 use super::protocol::{Proof, Reply, Request};
 use super::queue::{Close, Item, Next};
@@ -27,12 +25,14 @@ use crate::clock;
 use crate::domain::event::Channel;
 use crate::domain::principal::Principal;
 use crate::entropy;
-use crate::metrics::{ReasonLabels, SourceLabels};
+use crate::metrics::{Counted, ReasonLabels, SourceLabels};
+use crate::routing::Position;
 
 /// How long a client may take to say who it is.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// How long what is written with one call may take to leave: with the time for last words, who reads nothing is out within 5 s.
-const SEND: Duration = Duration::from_millis(3_500);
+/// How long what is written with one call may take to leave. Who takes nothing at all is out after this and the time for last words; who
+/// takes a little now and then is given it anew.
+pub(super) const SEND: Duration = Duration::from_millis(3_500);
 /// Time for last words.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.
@@ -48,8 +48,8 @@ struct Connection<S>(Transport<S>);
 /// What the first frame says.
 struct First {
     proof: Proof,
-    channels: Vec<String>,
-    resume: HashMap<String, Resume>,
+    wish: Wish,
+    consistency_token: Option<String>,
 }
 
 impl From<Violation> for Close {
@@ -60,7 +60,7 @@ impl From<Violation> for Close {
 
 /// Serves a socket until it closes.
 pub async fn serve<S: Stream, P: People>(transport: Transport<S>, shared: Arc<Shared<P>>) {
-    let _counted = Counted::new(&shared);
+    let _counted = Counted::new(&shared.metrics.sockets);
     let mut connection = Connection(transport);
     let reason = match converse(&mut connection, &shared).await {
         Ok(()) => "client",
@@ -74,22 +74,6 @@ pub async fn serve<S: Stream, P: People>(transport: Transport<S>, shared: Arc<Sh
         .closed
         .get_or_create(&ReasonLabels { reason })
         .inc();
-}
-
-/// A connection that is counted until it is dropped.
-pub(super) struct Counted(prometheus_client::metrics::gauge::Gauge);
-
-impl Counted {
-    pub(super) fn new<P>(shared: &Shared<P>) -> Self {
-        shared.metrics.sockets.inc();
-        Self(shared.metrics.sockets.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// The turn of one client in a drain.
@@ -112,6 +96,13 @@ pub(super) fn draining(turn: Turn) -> Close {
 pub(super) fn expiry(person: &Principal) -> Instant {
     let left = person.expires_at.duration_since(clock::now());
     Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
+}
+
+/// The position of a write that a client names; a token that is not ours is a defect of the client.
+fn written<P>(shared: &Shared<P>, token: Option<String>) -> Result<Option<Position>, Close> {
+    token
+        .map(|token| shared.hub.position(&token).ok_or(Close::Protocol))
+        .transpose()
 }
 
 /// Everything between the opening and the close; `Ok` means that the client left.
@@ -137,7 +128,11 @@ async fn introduce<'c, S: Stream, P: People>(
         let deadline = Instant::now() + SETUP;
         let person = shared.people.authenticate(first.proof, deadline).await?;
         let person = person.ok_or(Close::Unauthorized)?;
-        let opened = Listener::open(shared, person, &first.channels, &first.resume, deadline).await?;
+        let wish = Wish {
+            after: written(shared, first.consistency_token)?,
+            ..first.wish
+        };
+        let opened = Listener::open(shared, person, &wish, deadline).await?;
         Ok(Some(opened))
     };
     let (listener, caught, refused) = tokio::select! {
@@ -197,10 +192,15 @@ impl<S: Stream> Connection<S> {
                 proof,
                 channels,
                 resume,
+                consistency_token,
             }) => Ok(Some(First {
                 proof,
-                channels,
-                resume,
+                wish: Wish {
+                    channels,
+                    resume,
+                    after: None,
+                },
+                consistency_token,
             })),
             _ => Err(Close::Protocol),
         }
@@ -416,8 +416,14 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
         let deadline = Instant::now() + SETUP;
         match serde_json::from_str(text) {
             Ok(Request::Ping {}) => self.connection.reply(&Reply::Pong).await,
-            Ok(Request::Subscribe { channel, resume }) => {
-                match self.listener.subscribe(&channel, resume, deadline).await? {
+            Ok(Request::Subscribe {
+                channel,
+                resume,
+                consistency_token,
+            }) => {
+                let after = written(self.shared, consistency_token)?;
+                let subscribed = self.listener.subscribe(&channel, resume, after, deadline);
+                match subscribed.await? {
                     Ok(caught) => {
                         let subscribed = Reply::Subscribed(caught.place.clone());
                         self.connection.reply(&subscribed).await?;

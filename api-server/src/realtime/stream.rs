@@ -15,15 +15,13 @@ use super::listener::{Caught, Listener, People, Shared};
 use super::pace::Turn;
 use super::protocol::{Refusal, Reply};
 use super::queue::{Close, Item, Next};
-use super::socket::{Counted, draining, draw_turn, expiry};
-use crate::metrics::{ReasonLabels, SourceLabels};
+use super::socket::{SEND, draining, draw_turn, expiry};
+use crate::metrics::{Counted, ReasonLabels, SourceLabels};
 
 /// Time between comments that keep proxies from cutting an idle connection.
 const COMMENT: Duration = Duration::from_secs(15);
 /// Limit of finding out what a client missed.
 const SETUP: Duration = Duration::from_secs(10);
-/// How long one event may take to leave.
-const SEND: Duration = Duration::from_millis(3_500);
 
 /// A client whose right to listen is known.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ pub fn serve<P: People>(
     // One event is on its way while the next one waits in the bounded queue of the listener.
     let (sender, mut receiver) = mpsc::channel::<Sent>(1);
     let work = async move {
-        let _counted = Counted::new(&shared);
+        let _counted = Counted::new(&shared.metrics.sockets);
         let mut feed = Feed {
             sender,
             shared,

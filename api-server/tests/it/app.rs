@@ -1,6 +1,7 @@
 //! A server in this process, on ports of its own, and a client for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_server::config::load::load;
@@ -232,6 +233,24 @@ pub struct Person {
     pub refresh_token: String,
     pub tenant_id: String,
     pub user_id: String,
+    pub written: Written,
+}
+
+/// The consistency token of a person's last write, which a client sends with what has to see that write.
+#[derive(Debug, Clone, Default)]
+pub struct Written(Arc<Mutex<Option<String>>>);
+
+impl Written {
+    pub fn token(&self) -> Option<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn note(&self, reply: &Reply) {
+        let token = reply.header("x-consistency-token");
+        if !token.is_empty() {
+            *self.0.lock().unwrap() = Some(token.to_owned());
+        }
+    }
 }
 
 impl TestApp {
@@ -329,7 +348,9 @@ impl TestApp {
         let bearer = format!("Bearer {}", person.token);
         let mut all = vec![("authorization", bearer.as_str())];
         all.extend_from_slice(headers);
-        self.send(method, &self.url(path), &all, body).await
+        let reply = self.send(method, &self.url(path), &all, body).await;
+        person.written.note(&reply);
+        reply
     }
 
     /// Reads as a person.
@@ -361,6 +382,8 @@ impl TestApp {
         .await
         .expect(201);
         let answer = reply.json();
+        let written = Written::default();
+        written.note(&reply);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Person {
             email,
@@ -369,6 +392,7 @@ impl TestApp {
             refresh_token: text(&answer["refresh_token"]),
             tenant_id: text(&answer["user"]["tenant_id"]),
             user_id: text(&answer["user"]["id"]),
+            written,
         }
     }
 
@@ -392,6 +416,7 @@ impl TestApp {
             refresh_token: login["refresh_token"].as_str().unwrap().to_owned(),
             tenant_id: owner.tenant_id.clone(),
             user_id: made["id"].as_str().unwrap().to_owned(),
+            written: Written::default(),
         }
     }
 

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::app::{PATIENCE, Person, TestApp, until};
-use crate::socket::LATECOMER;
 use crate::workrooms::workroom;
 
 /// An event as a browser would see it.
@@ -53,6 +52,12 @@ impl EventStream {
         let bearer = format!("Bearer {}", person.token);
         let mut headers = vec![("authorization", bearer.as_str())];
         headers.extend(last.map(|last| ("last-event-id", last)));
+        let written = person.written.token();
+        headers.extend(
+            written
+                .iter()
+                .map(|token| ("x-consistency-token", token.as_str())),
+        );
         Self::open(app, query, &headers).await.unwrap()
     }
 
@@ -72,14 +77,11 @@ impl EventStream {
                     continue;
                 }
                 let data: Value = serde_json::from_str(&data).unwrap();
-                if data["event"] != LATECOMER {
-                    return Some(Event {
-                        id: field("id:"),
-                        name: field("event:"),
-                        data,
-                    });
-                }
-                continue;
+                return Some(Event {
+                    id: field("id:"),
+                    name: field("event:"),
+                    data,
+                });
             }
             let frame = timeout(PATIENCE, self.body.frame())
                 .await

@@ -140,6 +140,54 @@ async fn what_an_event_tells_of_is_read_with_its_token() {
     .await;
 }
 
+/// Who names the own last write begins after it, whatever a late replica says and whether somebody listens already; who does not may be
+/// told of it.
+#[tokio::test]
+async fn who_connects_with_the_token_of_a_write_begins_after_it() {
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    app.conversation(&person, "first").await;
+    let (_earlier, _) = Socket::connect(&app, &person, None).await;
+    delay_replicas(500).await;
+    for _ in 0..5 {
+        let conversation = app.conversation(&person, "known").await;
+        let (mut socket, _) = Socket::connect(&app, &person, None).await;
+        let path = format!("/api/v1/conversations/{conversation}/messages");
+        app.post_as(&person, &path, json!({"content": "new"}))
+            .await
+            .expect(201);
+        assert_eq!(socket.frame().await["event"], "message.created");
+    }
+    let newcomer = app.person().await;
+    let conversation = app.conversation(&newcomer, "known").await;
+    let (mut socket, _) = Socket::connect(&app, &newcomer, None).await;
+    let room = json!({"name": "Room"});
+    let room = app
+        .post_as(&newcomer, "/api/v1/workrooms", room)
+        .await
+        .expect(201);
+    let room = room.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(socket.frame().await["event"], "workroom.joined", "{conversation}");
+    let subscribed = socket.subscribe(&format!("workroom:{room}:updates"), None).await;
+    let path = format!("/api/v1/workrooms/{room}/messages");
+    app.post_as(&newcomer, &path, json!({"content": "new"}))
+        .await
+        .expect(201);
+    let event = socket.frame().await;
+    assert_eq!(event["data"]["content"], "new");
+    assert_eq!(
+        event["offset"].as_i64(),
+        Some(subscribed["offset"].as_i64().unwrap() + 1)
+    );
+    let foreign = json!({"type": "connect", "token": newcomer.token, "consistency_token": "0".repeat(56)});
+    assert_eq!(Socket::open(&app, foreign).await.closed().await.0, 4400);
+    delay_replicas(0).await;
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}
+
 /// A limit below the heartbeat of old does not take healthy replicas out: probes and heartbeats follow it.
 #[tokio::test]
 async fn a_small_limit_ejects_no_healthy_replica() {

@@ -7,13 +7,12 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::app::{PATIENCE, Person, TestApp};
+use crate::app::{PATIENCE, Person, TestApp, Written};
 
-/// Who makes a workroom and connects is told that it was joined, before or after the connection: a replica that is a moment behind says
-/// where the channel stands. No test waits for it.
-pub const LATECOMER: &str = "workroom.joined";
-
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    written: Written,
+}
 
 /// What a socket received.
 #[derive(Debug, PartialEq)]
@@ -32,18 +31,26 @@ impl Socket {
     pub async fn at(address: &str, first: Value) -> Self {
         let url = format!("ws://{address}/api/v1/ws");
         let (stream, _) = connect_async(url).await.unwrap();
-        let mut socket = Self(stream);
+        let mut socket = Self {
+            stream,
+            written: Written::default(),
+        };
         socket.send(first).await;
         socket
     }
 
-    /// Opens a socket of a person, who was at a place of the own channel; answers from where that channel follows.
+    /// Opens a socket of a person, who was at a place of the own channel, or wants what comes after the own last write; answers from
+    /// where that channel follows.
     pub async fn connect(app: &TestApp, person: &Person, resume: Option<Value>) -> (Self, Value) {
         let mut first = json!({"type": "connect", "token": person.token});
         if let Some(resume) = resume {
             first["resume"] = json!({format!("user:{}", person.user_id): resume});
         }
+        if let Some(token) = person.written.token() {
+            first["consistency_token"] = token.into();
+        }
         let mut socket = Self::open(app, first).await;
+        socket.written = person.written.clone();
         let connected = socket.frame().await;
         assert_eq!(connected["type"], "connected", "{connected}");
         (socket, connected["channels"][0].clone())
@@ -55,6 +62,9 @@ impl Socket {
         if let Some(resume) = resume {
             request["resume"] = resume;
         }
+        if let Some(token) = self.written.token() {
+            request["consistency_token"] = token.into();
+        }
         self.send(request).await;
         let subscribed = self.frame().await;
         assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
@@ -62,18 +72,18 @@ impl Socket {
     }
 
     pub async fn send(&mut self, frame: Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
+        self.stream.send(Message::text(frame.to_string())).await.unwrap();
     }
 
     pub async fn receive(&mut self) -> Received {
         loop {
-            let message = timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
+            let message = timeout(PATIENCE, self.stream.next())
+                .await
+                .expect("a frame in time");
             match message {
                 Some(Ok(Message::Text(text))) => {
                     let frame: Value = serde_json::from_str(&text).unwrap();
-                    if frame["event"] != LATECOMER {
-                        return Received::Frame(frame);
-                    }
+                    return Received::Frame(frame);
                 }
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Received::Closed(frame.code.into(), frame.reason.to_string());

@@ -16,7 +16,8 @@ use crate::app::App;
 use crate::http::error::{ApiError, Problem};
 use crate::http::extract::{Unscoped, query};
 use crate::realtime::cursor;
-use crate::realtime::listener::{Listener, People};
+use crate::realtime::hub::Resume;
+use crate::realtime::listener::{Listener, People, Wish};
 use crate::realtime::protocol::Proof;
 use crate::realtime::queue::Close;
 use crate::realtime::stream::{Opened, serve};
@@ -41,7 +42,8 @@ pub struct EventsQuery {
 /// The caller's events as `text/event-stream`: `connected` first, then one event for each frame that `ws` would send. The id of an event
 /// is where the client is in all channels; sent back as `Last-Event-ID`, the stream goes on from there.
 #[utoipa::path(get, path = "/events", tag = "events", security(()),
-    params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that was seen")), responses(
+    params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that was seen"),
+        ("X-Consistency-Token" = Option<String>, Header, description = "Of the last write: events after it follow")), responses(
     (status = 200, description = "Events, until somebody ends the stream", content_type = "text/event-stream", body = String),
     (status = 401, body = Problem, content_type = "application/problem+json"),
     (status = 403, description = "The origin is not allowed", body = Problem, content_type = "application/problem+json"),
@@ -67,22 +69,7 @@ async fn stream(
     let person = person.ok_or(ApiError::Unauthorized(
         "The token or ticket is not valid, or ended.",
     ))?;
-    let last = headers
-        .get("last-event-id")
-        .and_then(|value| value.to_str().ok())
-        .map(ToOwned::to_owned)
-        .or(query.last_event_id)
-        .filter(|last| !last.is_empty());
-    let places = match last {
-        None => Vec::new(),
-        Some(last) => cursor::decode(&last).ok_or_else(|| {
-            ApiError::field("Last-Event-ID", "is not an id of this stream; start without one")
-        })?,
-    };
-    let resume: HashMap<String, _> = places
-        .into_iter()
-        .map(|(channel, place)| (channel.to_string(), place))
-        .collect();
+    let resume = places(&headers, query.last_event_id)?;
     let channels: Vec<String> = query
         .channels
         .iter()
@@ -94,7 +81,12 @@ async fn stream(
         let most = format!("must name at most {} channels", cursor::MOST - 2);
         return Err(ApiError::field("channels", most));
     }
-    let opened = Listener::open(&shared, person, &channels, &resume, scope.deadline).await;
+    let wish = Wish {
+        channels,
+        resume,
+        after: scope.at_least,
+    };
+    let opened = Listener::open(&shared, person, &wish, scope.deadline).await;
     let (listener, caught, refused) = opened.map_err(|close| self::refused(&close))?;
     let opened = Opened {
         listener,
@@ -110,6 +102,26 @@ async fn stream(
         .headers_mut()
         .insert(buffering, HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Where the client was, by channel; nothing for a new client.
+fn places(headers: &HeaderMap, last_event_id: Option<String>) -> Result<HashMap<String, Resume>, ApiError> {
+    let last = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok())
+        .map(ToOwned::to_owned)
+        .or(last_event_id)
+        .filter(|last| !last.is_empty());
+    let places = match last {
+        None => Vec::new(),
+        Some(last) => cursor::decode(&last).ok_or_else(|| {
+            ApiError::field("Last-Event-ID", "is not an id of this stream; start without one")
+        })?,
+    };
+    Ok(places
+        .into_iter()
+        .map(|(channel, place)| (channel.to_string(), place))
+        .collect())
 }
 
 fn proof(headers: &HeaderMap, ticket: Option<String>) -> Result<Proof, ApiError> {

@@ -13,8 +13,8 @@ use super::super::room::{Head, Wants};
 use super::{Hub, JoinError, Resume, ready};
 use crate::domain::event::{Channel, Event};
 use crate::entropy;
-use crate::routing::{Scope, StoreError};
-use crate::store::outbox::{EventsAfter, Heads};
+use crate::routing::{Position, Scope, StoreError};
+use crate::store::outbox::{self, EventsAfter, Heads};
 
 /// Channels that one query asks for.
 const CHUNK: usize = 500;
@@ -27,6 +27,9 @@ const ALONE: Duration = Duration::from_millis(300);
 /// Limit of one look.
 const LOOK: Duration = Duration::from_secs(3);
 
+/// What clients asked for, with the place where they were.
+pub(super) type Wanted<'a> = &'a [(Channel, Option<Resume>)];
+
 fn scope(deadline: Instant, primary_only: bool) -> Scope {
     Scope {
         tenant: None,
@@ -34,6 +37,14 @@ fn scope(deadline: Instant, primary_only: bool) -> Scope {
         at_least: None,
         primary_only,
     }
+}
+
+fn place(head: &outbox::Head) -> (Channel, Head) {
+    let place = Head {
+        epoch: Some(head.epoch),
+        position: head.position,
+    };
+    (head.channel, place)
 }
 
 impl Hub {
@@ -56,7 +67,7 @@ impl Hub {
     /// For clients that were on a process that was ahead of this one: that the channel has really come that far.
     pub(super) async fn confirm_ahead(
         &self,
-        wanted: &[(Channel, Option<Resume>)],
+        wanted: Wanted<'_>,
         deadline: Instant,
     ) -> Result<HashMap<Channel, Head>, JoinError> {
         let behind: Vec<(Channel, Resume)> = {
@@ -95,30 +106,40 @@ impl Hub {
         Ok(confirmed.collect())
     }
 
+    /// Where channels are whose events a client wants from its last write on: rooms and replicas may not have come that far.
+    pub(super) async fn after_write(
+        &self,
+        wanted: Wanted<'_>,
+        after: Option<Position>,
+        deadline: Instant,
+    ) -> Result<HashMap<Channel, Head>, StoreError> {
+        let fresh = wanted.iter().filter(|(_, resume)| resume.is_none());
+        let fresh: Vec<Channel> = fresh.map(|(channel, _)| *channel).collect();
+        if after.is_none() || fresh.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let scope = Scope {
+            at_least: after,
+            ..scope(deadline, false)
+        };
+        let (heads, _) = self.0.fleet.read(&scope, &Heads(fresh)).await?;
+        Ok(heads.iter().map(place).collect())
+    }
+
     /// Where channels are, of which this process does not know it. A replica may be behind; for a client that was ahead, only the
     /// primary is asked.
     pub(super) async fn heads(
         &self,
         channels: &[Channel],
-        ahead: &HashMap<Channel, Head>,
+        primary_only: bool,
         deadline: Instant,
     ) -> Result<HashMap<Channel, Head>, StoreError> {
         if channels.is_empty() {
             return Ok(HashMap::new());
         }
-        let primary = !ahead.is_empty();
         let wanted = Heads(channels.to_vec());
-        let (heads, _) = self.0.fleet.read(&scope(deadline, primary), &wanted).await?;
-        Ok(heads
-            .into_iter()
-            .map(|head| {
-                let place = Head {
-                    epoch: Some(head.epoch),
-                    position: head.position,
-                };
-                (head.channel, place)
-            })
-            .collect())
+        let (heads, _) = self.0.fleet.read(&scope(deadline, primary_only), &wanted).await?;
+        Ok(heads.iter().map(place).collect())
     }
 
     /// Events between two positions of a channel, all of them, or none if some are no longer kept.
