@@ -57,7 +57,7 @@ async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
             Ok(None) => return Ok(()),
             Err(violation) => break Frame::close(violation.code(), ""),
         };
-        transport.send(&[answer], PATIENCE).await;
+        let _ = transport.send(&[answer], || tokio::time::sleep(PATIENCE)).await;
     };
     transport.close(&[last], PATIENCE).await;
     Ok(())

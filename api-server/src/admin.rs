@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -110,10 +110,9 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection> {
 }
 
 async fn enter(connection: &mut PgConnection, tenant: Uuid) -> Result<()> {
-    // The text of a UUID holds only hexadecimal digits and hyphens, so it may stand in a statement.
-    let statement = format!("SET LOCAL tanka.tenant_id = '{tenant}'");
-    connection
-        .execute(sqlx::raw_sql(AssertSqlSafe(statement)))
+    sqlx::query("SELECT set_config('tanka.tenant_id', $1, true)")
+        .bind(tenant.to_string())
+        .execute(connection)
         .await
         .context("failed to enter the tenant")?;
     Ok(())

@@ -5,14 +5,21 @@
 
 use std::time::Duration;
 
+/// The wait of the first event after a pause is over: what was written together with it comes with it.
+pub const BRIEF: Duration = Duration::from_millis(2);
 /// The wait where little happens.
-pub const SHORTEST: Duration = Duration::from_millis(8);
+const SHORTEST: Duration = Duration::from_millis(8);
 /// The longest wait. It is part of the delay of nearly every event in a busy channel.
-pub const LONGEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(20);
 
-/// The wait after so many events were written at once, when it was `before` last time.
-pub fn wait(before: Duration, written: usize) -> Duration {
-    if written > 1 {
+/// Time without events after which a socket counts as quiet.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The wait after so many events were written at once, when it was `before` last time and has been over for `idle`.
+pub fn wait(before: Duration, written: usize, idle: Duration) -> Duration {
+    if idle > PAUSE {
+        BRIEF
+    } else if written > 1 {
         before.saturating_mul(2).clamp(SHORTEST, LONGEST)
     } else {
         SHORTEST
@@ -25,10 +32,18 @@ mod tests {
 
     #[test]
     fn a_busy_channel_waits_longer_and_a_quiet_one_does_not() {
-        assert_eq!(wait(SHORTEST, 1), SHORTEST);
-        assert_eq!(wait(SHORTEST, 2), Duration::from_millis(16));
-        assert_eq!(wait(wait(SHORTEST, 3), 5), LONGEST);
-        assert_eq!(wait(LONGEST, 64), LONGEST);
-        assert_eq!(wait(LONGEST, 1), SHORTEST);
+        let idle = Duration::from_millis(5);
+        assert_eq!(wait(SHORTEST, 1, idle), SHORTEST);
+        assert_eq!(wait(SHORTEST, 2, idle), Duration::from_millis(16));
+        assert_eq!(wait(wait(SHORTEST, 3, idle), 5, idle), LONGEST);
+        assert_eq!(wait(LONGEST, 64, idle), LONGEST);
+        assert_eq!(wait(LONGEST, 1, idle), SHORTEST);
+    }
+
+    #[test]
+    fn a_burst_after_a_pause_waits_little() {
+        let pause = Duration::from_secs(1);
+        assert_eq!(wait(LONGEST, 1, pause), BRIEF);
+        assert_eq!(wait(BRIEF, 9, Duration::ZERO), SHORTEST);
     }
 }

@@ -13,8 +13,8 @@ use super::wire::Frame;
 use super::wire::transport::MOST_AT_ONCE;
 use crate::domain::event::Channel;
 
-/// Bytes that are handed out at a time.
-const MOST_BYTES_AT_ONCE: usize = 64 << 10;
+/// Bytes that are handed out at a time. With what waits, and what the kernel holds, it is what a client that reads nothing costs.
+const MOST_BYTES_AT_ONCE: usize = 32 << 10;
 
 /// Why the server closes a socket. Codes from 4000 on are this API's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +148,8 @@ struct State {
     close: Option<Close>,
     /// Of the connection, while there is nothing for it to do.
     waker: Option<Waker>,
+    /// Of the connection, while it writes to a client that takes nothing.
+    blocked: Option<Waker>,
 }
 
 impl State {
@@ -243,6 +245,16 @@ impl Queue {
         Poll::Pending
     }
 
+    /// Waits until the connection is to be closed, whatever waits; for one that is about to write and cannot.
+    pub fn poll_closed(&self, context: &Context<'_>) -> Poll<Close> {
+        let mut state = self.lock();
+        if let Some(close) = &state.close {
+            return Poll::Ready(close.clone());
+        }
+        state.blocked = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     /// Waits for what to do next.
     pub async fn next(&self) -> Next {
         loop {
@@ -311,8 +323,10 @@ impl Drop for Queue {
 /// Wakes the connection, after the lock is given back.
 fn wake(mut state: std::sync::MutexGuard<'_, State>) {
     let waker = state.waker.take();
+    let closed = state.close.is_some();
+    let blocked = state.blocked.take_if(|_| closed);
     drop(state);
-    if let Some(waker) = waker {
+    for waker in [waker, blocked].into_iter().flatten() {
         waker.wake();
     }
 }
@@ -323,6 +337,10 @@ fn signed(bytes: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn item(of: u128, frame: &str) -> Item {
@@ -377,7 +395,7 @@ mod tests {
         for _ in 0..=MOST_AT_ONCE {
             queue.push(item(1, "x"));
         }
-        let large = "x".repeat(40 << 10);
+        let large = "x".repeat(20 << 10);
         for _ in 0..3 {
             queue.push(item(1, &large));
         }
@@ -397,7 +415,7 @@ mod tests {
             |queue: &Queue| queue.recheck(),
             |queue: &Queue| queue.close(Close::Idle),
         ] {
-            let queue = std::sync::Arc::new(queue(100).0);
+            let queue = Arc::new(queue(100).0);
             let waiting = tokio::spawn({
                 let queue = queue.clone();
                 async move { queue.next().await }
@@ -407,6 +425,38 @@ mod tests {
             }
             what(&queue);
             waiting.await.unwrap();
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_cannot_write_is_woken_by_an_end_and_by_nothing_else() {
+        for (end, close) in [
+            (
+                (|queue| assert!(!queue.push(item(1, "overflows")))) as fn(&Queue),
+                Close::Slow,
+            ),
+            (|queue| queue.close(Close::Revoked), Close::Revoked),
+        ] {
+            let queue = queue(10).0;
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(woken.clone());
+            let context = Context::from_waker(&waker);
+            assert!(queue.poll_closed(&context).is_pending());
+            assert!(queue.push(item(1, "fits")));
+            queue.recheck();
+            assert!(!woken.0.load(Ordering::Relaxed));
+            end(&queue);
+            assert!(woken.0.load(Ordering::Relaxed));
+            assert_eq!(queue.poll_closed(&context), Poll::Ready(close));
         }
     }
 

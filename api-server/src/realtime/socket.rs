@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::gather;
 use super::listener::{Caught, Listener, People, Shared, Wish};
@@ -98,6 +98,12 @@ pub(super) fn expiry(person: &Principal) -> Instant {
     Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
 }
 
+/// The end of a write that takes too long.
+async fn too_slow() -> Close {
+    sleep(SEND).await;
+    Close::Slow
+}
+
 /// The position of a write that a client names; a token that is not ours is a defect of the client.
 fn written<P>(shared: &Shared<P>, token: Option<String>) -> Result<Option<Position>, Close> {
     token
@@ -161,7 +167,7 @@ async fn introduce<'c, S: Stream, P: People>(
         heard: now,
         ping: now + entropy::jitter(manners.ping / 2),
         gate: now,
-        gather: gather::SHORTEST,
+        gather: gather::BRIEF,
         leaving: None,
     };
     for caught in caught {
@@ -221,11 +227,7 @@ impl<S: Stream> Connection<S> {
     }
 
     async fn send(&mut self, frames: &[Frame]) -> Result<(), Close> {
-        if self.0.send(frames, SEND).await {
-            Ok(())
-        } else {
-            Err(Close::Slow)
-        }
+        self.0.send(frames, too_slow).await
     }
 
     /// Answers the close of a client.
@@ -365,8 +367,9 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
         match self.listener.queue().take() {
             None => Ok(()),
             Some(Next::Items(items)) => {
-                self.gather = gather::wait(self.gather, items.len());
-                self.gate = Instant::now() + self.gather;
+                let now = Instant::now();
+                self.gather = gather::wait(self.gather, items.len(), now - self.gate);
+                self.gate = now + self.gather;
                 self.pass_on(items).await
             }
             Some(Next::Left(channel)) => {
@@ -378,13 +381,20 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
         }
     }
 
-    /// Sends events.
+    /// Sends events. Who does not take them is not waited for once its queue overflows, or its session ends.
     async fn pass_on(&mut self, items: Vec<Item>) -> Result<(), Close> {
         for item in &items {
             self.listener.note(item);
         }
         let frames: Vec<Frame> = items.into_iter().map(|item| item.frame).collect();
-        self.connection.send(&frames).await
+        let queue = self.listener.queue();
+        let closed = || async {
+            tokio::select! {
+                close = poll_fn(|context| queue.poll_closed(context)) => close,
+                close = too_slow() => close,
+            }
+        };
+        self.connection.0.send(&frames, closed).await
     }
 
     /// Finds out what the person may still listen to.

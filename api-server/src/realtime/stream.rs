@@ -1,6 +1,7 @@
 //! A client on server-sent events: the same events, where WebSockets are blocked. What it listens to is fixed when it connects.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use axum::response::sse::Event;
 use futures::Stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::cursor;
 use super::listener::{Caught, Listener, People, Shared};
@@ -201,14 +202,16 @@ impl<P: People> Feed<P> {
         if let Some(pause) = reconnect_after_ms {
             event = event.retry(Duration::from_millis(pause));
         }
-        let _ = self.send(event).await;
+        let _ = timeout(SEND, self.sender.send(Ok(event))).await;
     }
 
+    /// Who does not take an event is not waited for once its queue overflows, or its session ends.
     async fn send(&self, event: Event) -> Result<(), Close> {
-        match tokio::time::timeout(SEND, self.sender.send(Ok(event))).await {
+        tokio::select! {
+            biased;
             // When the client is gone, the sender knows it too.
-            Ok(Ok(()) | Err(_)) => Ok(()),
-            Err(_) => Err(Close::Slow),
+            sent = timeout(SEND, self.sender.send(Ok(event))) => sent.map_or(Err(Close::Slow), |_| Ok(())),
+            close = poll_fn(|context| self.listener.queue().poll_closed(context)) => Err(close),
         }
     }
 }

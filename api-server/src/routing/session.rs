@@ -22,6 +22,12 @@ const COMMIT: &str = "COMMIT; SELECT (CASE current_setting('synchronous_commit')
     THEN pg_current_wal_insert_lsn() ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint AS lsn, \
     ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::integer AS timeline";
 
+/// What makes a tenant's rows visible until the transaction ends. The text of a UUID holds only hexadecimal digits and hyphens, so it may
+/// stand in a statement. A function and not `SET`: `pg_stat_statements` would keep an entry of that for every tenant.
+fn set_tenant(tenant: Uuid) -> String {
+    format!("SELECT set_config('tanka.tenant_id', '{tenant}', true)")
+}
+
 /// A connection in use.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -60,8 +66,7 @@ impl Lease {
         let statement = match (tenant, read_only) {
             (None, true) => return Ok(()),
             (None, false) => "BEGIN READ WRITE".to_owned(),
-            // The text of a UUID holds only hexadecimal digits and hyphens, so it may stand in a statement.
-            (Some(tenant), _) => format!("BEGIN {mode}; SET LOCAL tanka.tenant_id = '{tenant}'"),
+            (Some(tenant), _) => format!("BEGIN {mode}; {}", set_tenant(tenant)),
         };
         self.connection()?
             .execute(sqlx::raw_sql(AssertSqlSafe(statement)))

@@ -39,6 +39,22 @@ async fn a_conversation_from_its_beginning_to_its_end() {
     assert_eq!(items[0]["last_message_at"], last.json()["created_at"]);
     assert_eq!(items[1]["id"], newer);
     assert_eq!(items[1]["last_message_content"], Value::Null);
+    // T29: what was begun after the last message of another one is more recent than that one.
+    let latest = app.conversation(&person, "Latest").await;
+    let token = person.written.token().unwrap();
+    let headers = [("x-consistency-token", token.as_str())];
+    let listed = app
+        .as_with(&person, Method::GET, "/api/v1/conversations", &headers, None)
+        .await
+        .expect(200)
+        .json();
+    let shown: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["id"])
+        .collect();
+    assert_eq!(shown, [&latest, &older, &newer]);
 
     let read = app.get_after(&person, &messages, &last).await.expect(200).json();
     let texts: Vec<_> = read["items"]

@@ -274,3 +274,40 @@ async fn without_redis_everything_is_answered() {
     })
     .await;
 }
+
+/// F04, F05: whoever waits for a service that hangs waits alone. Far more requests than the server has threads are on their way to it, and
+/// others are answered before them.
+#[tokio::test]
+async fn a_service_that_hangs_holds_up_nobody_else() {
+    let app = std::sync::Arc::new(TestApp::builder().alone().start().await);
+    let person = app.person().await;
+    for service in ["pg-primary", "redis-0"] {
+        control("pause", service);
+        let writes: Vec<_> = (0..40)
+            .map(|_| {
+                let (app, person) = (app.clone(), person.clone());
+                tokio::spawn(async move {
+                    app.post_as(&person, CONVERSATIONS, json!({"title": "Here"}))
+                        .await
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            app.get("/health").await.expect(200);
+        }
+        let waiting = writes.iter().filter(|write| !write.is_finished()).count();
+        control("resume", service);
+        println!("{waiting} writes waited for {service} while health was told");
+        if service == "pg-primary" {
+            assert_eq!(waiting, writes.len(), "no write can be done without it");
+        }
+        for write in writes {
+            let reply = write.await.unwrap();
+            assert!([201, 503].contains(&reply.status.as_u16()), "{reply:?}");
+        }
+    }
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}

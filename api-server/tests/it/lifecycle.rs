@@ -110,7 +110,9 @@ async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_r
             app.ops("/ready").await.expect(503).json()["status"],
             "shutting_down"
         );
-        app.get("/health").await.expect(200);
+        // T57: still alive, in words that a load balancer can look for.
+        let health = app.get("/health").await.expect(200);
+        assert_eq!(health.json(), json!({"status": "healthy"}));
         let path = format!("/api/v1/conversations/{conversation}/messages");
         app.post_as(&person, &path, json!({"content": "bye"}))
             .await

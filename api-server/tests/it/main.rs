@@ -15,6 +15,7 @@ mod cache;
 mod cache_operation;
 mod channels;
 mod commands;
+mod connections;
 mod contract;
 mod conversations;
 mod edge;

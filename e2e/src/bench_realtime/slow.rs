@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::raw::Raw;
 use super::rows::fan_out_at;
 use super::tally::Figures;
 use super::team::Team;
@@ -31,7 +32,7 @@ pub async fn slow_reader(
     servers: &[&Server],
     size: (usize, u32, u64),
 ) -> Result<()> {
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 5;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     let mut worst = Slow {
         out: Some(Duration::ZERO),
@@ -39,8 +40,8 @@ pub async fn slow_reader(
         kernel: 0.0,
     };
     for _ in 0..ROUNDS {
-        without.push(fan_out_at(team, servers, size).await?.p99);
-        let (figures, slow) = beside_slow_reader(team, servers, size).await?;
+        without.push(watched_fan_out(team, servers, size, false).await?.0.p99);
+        let (figures, slow) = watched_fan_out(team, servers, size, true).await?;
         with.push(figures.p99);
         worst.out = worst.out.zip(slow.out).map(|(one, other)| one.max(other));
         worst.kept = worst.kept.max(slow.kept);
@@ -86,64 +87,66 @@ pub async fn slow_reader(
     Ok(())
 }
 
-async fn beside_slow_reader(
+/// A fan-out, with or without one more subscriber that reads nothing. The kernel is asked the same either way; the server is not asked
+/// while it is measured.
+async fn watched_fan_out(
     team: &Team,
     servers: &[&Server],
     (subscribers, rate, seconds): (usize, u32, u64),
+    beside_slow: bool,
 ) -> Result<(Figures, Slow)> {
     /// What the server has taken out of the queue to write it, at most.
-    const IN_HAND: f64 = 65_536.0;
+    const IN_HAND: f64 = 32_768.0;
     const DISCARDED: &str = "tanka_realtime_discarded_bytes_total";
     const CLOSED: &str = r#"tanka_websocket_closed_total{reason="slow"}"#;
     let server = servers[0];
     let channel = team.channel();
     let (closed, discarded) = (server.metric(CLOSED).await?, server.metric(DISCARDED).await?);
-    let last = subscribers..=subscribers;
+    let last = subscribers..subscribers + usize::from(beside_slow);
     let slow = team.connect(&server.address, last, |_| json!([channel])).await?;
-    let ports = (server.port()?, slow.first().context("no socket")?.port()?);
+    let far = slow.first().map(Raw::port).transpose()?;
+    let ports = (server.port()?, far.unwrap_or(0));
     let done = Arc::new(AtomicBool::new(false));
-    let watch = watch_slow(server, ports, (CLOSED, closed), done.clone());
+    let watch = watch_slow(ports, done.clone());
     let measure = async {
         let figures = fan_out_at(team, servers, (subscribers, rate, seconds)).await;
         done.store(true, Ordering::Relaxed);
         figures
     };
     let (figures, watched) = tokio::join!(measure, watch);
-    let ((out, kernel), figures) = (watched?, figures?);
+    let ((out, kernel), figures) = (watched, figures?);
     drop(slow);
+    let put_out = server.metric(CLOSED).await? > closed;
     // Everybody else got everything, so what was thrown away was the slow one's.
     let kept = IN_HAND + server.metric(DISCARDED).await? - discarded;
+    let out = out.filter(|_| put_out);
     Ok((figures, Slow { out, kept, kernel }))
 }
 
-/// Looks every 100 ms how much waits for the slow one and whether it is out; answers when that was, counted from the moment at which
-/// the kernel took no more, and the most that waited in the kernel.
-async fn watch_slow(
-    server: &Server,
-    (near, far): (u16, u16),
-    (closed, before): (&str, f64),
-    done: Arc<AtomicBool>,
-) -> Result<(Option<Duration>, f64)> {
+/// Looks four times a second how much waits for the slow one and whether it is out, until the fan-out is done; answers when that was,
+/// counted from the moment at which the kernel took no more, and the most that waited in the kernel.
+async fn watch_slow((near, far): (u16, u16), done: Arc<AtomicBool>) -> (Option<Duration>, f64) {
     let (mut out, mut kernel) = (None, 0.0_f64);
-    let (mut full, mut last) = (None, 0.0);
-    while !done.load(Ordering::Relaxed) && out.is_none() {
-        if server.metric(closed).await? > before {
-            out = full.map(|since: Instant| since.elapsed());
-        } else {
-            let waiting = kernel_queue(near, far).unwrap_or(0.0);
-            kernel = kernel.max(waiting);
-            if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
-                full = Some(Instant::now());
+    let (mut full, mut last) = (None::<Instant>, 0.0);
+    while !done.load(Ordering::Relaxed) {
+        match kernel_queue(near, far) {
+            None => out = out.or_else(|| full.map(|since| since.elapsed())),
+            Some(waiting) => {
+                kernel = kernel.max(waiting);
+                if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
+                    full = Some(Instant::now());
+                }
+                last = waiting;
             }
-            last = waiting;
         }
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(250)).await;
     }
-    Ok((out, kernel))
+    (out, kernel)
 }
 
-/// Bytes that the kernel holds for one connection of the loopback, between these ports.
+/// Bytes that the kernel holds for one open connection of the loopback, between these ports.
 fn kernel_queue(near: u16, far: u16) -> Option<f64> {
+    const OPEN: &str = "01";
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let (near, far) = (format!(":{near:04X}"), format!(":{far:04X}"));
     let line = table.lines().find(|line| {
@@ -151,7 +154,8 @@ fn kernel_queue(near: u16, far: u16) -> Option<f64> {
         fields.next().is_some_and(|local| local.ends_with(&near))
             && fields.next().is_some_and(|remote| remote.ends_with(&far))
     })?;
-    let queues = line.split_ascii_whitespace().nth(4)?;
-    let (sending, _) = queues.split_once(':')?;
+    let mut fields = line.split_ascii_whitespace().skip(3);
+    let (state, queues) = (fields.next()?, fields.next()?);
+    let (sending, _) = queues.split_once(':').filter(|_| state == OPEN)?;
     u32::from_str_radix(sending, 16).ok().map(f64::from)
 }

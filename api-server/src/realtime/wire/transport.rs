@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Frame;
 use super::decoder::{Decoder, Incoming, Violation};
@@ -85,21 +85,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         poll_fn(|context| self.poll_hear(context)).await
     }
 
-    /// Writes frames; answers whether they left within a time. A client that is gone is noticed by reading.
-    pub async fn send(&mut self, frames: &[Frame], limit: Duration) -> bool {
+    /// Writes frames; if they cannot leave at once, until something happens, and answers what it was. A client that is gone is noticed
+    /// by reading.
+    pub async fn send<E, F: Future<Output = E>>(
+        &mut self,
+        frames: &[Frame],
+        until: impl FnOnce() -> F,
+    ) -> Result<(), E> {
         let mut cursor = Cursor::default();
         let at_once = poll_fn(|context| self.poll_send(context, frames, &mut cursor)).now_or_never();
         if at_once.is_some() {
-            return true;
+            return Ok(());
         }
         let patient = poll_fn(|context| self.poll_send(context, frames, &mut cursor));
-        if Box::pin(timeout(limit, patient)).await.is_ok() {
-            return true;
-        }
-        if cursor.byte > 0 {
+        // In a box, because this is rare and an idle socket is to stay small.
+        let sent = Box::pin(async {
+            tokio::select! {
+                biased;
+                () = patient => Ok(()),
+                ended = until() => Err(ended),
+            }
+        });
+        let sent = sent.await;
+        if sent.is_err() && cursor.byte > 0 {
             self.rest = frames[cursor.frame].bytes().slice(cursor.byte..);
         }
-        false
+        sent
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, frames: &[Frame], cursor: &mut Cursor) -> Poll<()> {
@@ -140,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Says last words, and waits a moment for the client to hang up: what a server that hangs up first has said may be lost.
     pub async fn close(&mut self, last: &[Frame], limit: Duration) {
         let farewell = async {
-            if self.send(last, limit).await {
+            if self.send(last, || sleep(limit)).await.is_ok() {
                 let _ = poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await;
                 let mut sink = [0; 256];
                 loop {
