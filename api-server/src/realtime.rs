@@ -7,6 +7,7 @@ pub mod gather;
 pub mod hub;
 pub mod listener;
 pub mod pace;
+pub mod patience;
 pub mod protocol;
 pub mod queue;
 pub mod registry;

@@ -5,6 +5,7 @@ mod crash;
 mod follow;
 mod losses;
 mod peers;
+mod published;
 mod raw;
 mod restart;
 mod rows;
@@ -126,7 +127,8 @@ async fn measure(
         rows::rooms(report, &team, &both, platform, (command.rooms, command.seconds)).await?;
     }
     if command.wants("slow") {
-        slow::slow_reader(report, &team, &both, (command.subscribers, 100, command.seconds)).await?;
+        let load = (command.subscribers, 100, command.seconds);
+        slow::slow_reader(report, &team, &both, platform, load).await?;
     }
     if command.wants("registry") {
         rows::registry(report, &team, &first, platform).await?;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::gather;
 use super::listener::{Caught, Listener, People, Shared, Wish};
 use super::pace::{Turn, turn};
+use super::patience::{GRACE, Patience};
 use super::protocol::{Proof, Reply, Request};
 use super::queue::{Close, Item, Next};
 use super::wire::Frame;
@@ -30,9 +31,6 @@ use crate::routing::Position;
 
 /// How long a client may take to say who it is.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// How long what is written with one call may take to leave. Who takes nothing at all is out after this and the time for last words; who
-/// takes a little now and then is given it anew.
-pub(super) const SEND: Duration = Duration::from_millis(3_500);
 /// Time for last words.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.
@@ -98,9 +96,9 @@ pub(super) fn expiry(person: &Principal) -> Instant {
     Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
 }
 
-/// The end of a write that takes too long.
+/// The end of an answer that does not leave.
 async fn too_slow() -> Close {
-    sleep(SEND).await;
+    sleep(GRACE).await;
     Close::Slow
 }
 
@@ -169,6 +167,7 @@ async fn introduce<'c, S: Stream, P: People>(
         gate: now,
         gather: gather::BRIEF,
         leaving: None,
+        patience: Patience::default(),
     };
     for caught in caught {
         talk.catch_up(caught).await?;
@@ -268,6 +267,7 @@ struct Talk<'c, S, P> {
     /// How long the last ones waited.
     gather: Duration,
     leaving: Option<(Instant, Turn)>,
+    patience: Patience,
 }
 
 /// Why the connection woke up.
@@ -387,14 +387,21 @@ impl<S: Stream, P: People> Talk<'_, S, P> {
             self.listener.note(item);
         }
         let frames: Vec<Frame> = items.into_iter().map(|item| item.frame).collect();
-        let queue = self.listener.queue();
-        let closed = || async {
-            tokio::select! {
-                close = poll_fn(|context| queue.poll_closed(context)) => close,
-                close = too_slow() => close,
+        let bytes = frames.iter().map(Frame::len).sum();
+        let (queue, patience, mut waited) = (self.listener.queue(), self.patience, None);
+        let closed = || {
+            let now = Instant::now();
+            waited = Some(now);
+            async move {
+                tokio::select! {
+                    close = poll_fn(|context| queue.poll_closed(context)) => close,
+                    () = sleep_until(patience.limit(now)) => Close::Slow,
+                }
             }
         };
-        self.connection.0.send(&frames, closed).await
+        self.connection.0.send(&frames, closed).await?;
+        self.patience.note(bytes, waited);
+        Ok(())
     }
 
     /// Finds out what the person may still listen to.

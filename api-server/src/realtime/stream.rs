@@ -9,14 +9,16 @@ use axum::response::sse::Event;
 use futures::Stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::cursor;
 use super::listener::{Caught, Listener, People, Shared};
 use super::pace::Turn;
+use super::patience::{GRACE, Patience};
 use super::protocol::{Refusal, Reply};
 use super::queue::{Close, Item, Next};
-use super::socket::{SEND, draining, draw_turn, expiry};
+use super::socket::{draining, draw_turn, expiry};
 use crate::metrics::{Counted, ReasonLabels, SourceLabels};
 
 /// Time between comments that keep proxies from cutting an idle connection.
@@ -63,6 +65,7 @@ pub fn serve<P: People>(
             shared,
             expires: expiry(opened.listener.person()),
             listener: opened.listener,
+            patience: Patience::default(),
         };
         let ended = feed.run(opened.caught, opened.refused).await;
         let reason = match ended {
@@ -84,6 +87,7 @@ struct Feed<P> {
     shared: Arc<Shared<P>>,
     listener: Listener<P>,
     expires: Instant,
+    patience: Patience,
 }
 
 impl<P: People> Feed<P> {
@@ -144,7 +148,7 @@ impl<P: People> Feed<P> {
                     Next::Recheck => Box::pin(self.recheck()).await?,
                     Next::Close(close) => return Err(close),
                 },
-                _ = comment.tick() => self.send(Event::default().comment("")).await?,
+                _ = comment.tick() => self.send(Event::default().comment(""), 0).await?,
                 () = sleep_until(end) => return Err(match leaving {
                     Some((at, turn)) if at <= self.expires => draining(turn),
                     _ => Close::Unauthorized,
@@ -168,7 +172,8 @@ impl<P: People> Feed<P> {
     async fn pass_on(&mut self, item: Item) -> Result<(), Close> {
         self.listener.note(&item);
         let id = cursor::encode(self.listener.places());
-        self.send(Event::default().id(id).data(item.frame.as_str())).await
+        let event = Event::default().id(id).data(item.frame.as_str());
+        self.send(event, item.frame.len()).await
     }
 
     async fn say_left(&mut self, channel: String) -> Result<(), Close> {
@@ -179,10 +184,12 @@ impl<P: People> Feed<P> {
 
     /// Sends something that is no event of a channel. It carries the cursor too, so that a client that came back at once goes on from
     /// here.
-    async fn say(&self, name: &'static str, what: &impl Serialize) -> Result<(), Close> {
+    async fn say(&mut self, name: &'static str, what: &impl Serialize) -> Result<(), Close> {
         let data = serde_json::to_string(what).map_err(|_| Close::Protocol)?;
         let id = cursor::encode(self.listener.places());
-        self.send(Event::default().event(name).id(id).data(data)).await
+        let bytes = data.len();
+        self.send(Event::default().event(name).id(id).data(data), bytes)
+            .await
     }
 
     async fn say_ended(&self, close: &Close) {
@@ -202,16 +209,26 @@ impl<P: People> Feed<P> {
         if let Some(pause) = reconnect_after_ms {
             event = event.retry(Duration::from_millis(pause));
         }
-        let _ = timeout(SEND, self.sender.send(Ok(event))).await;
+        let _ = timeout(GRACE, self.sender.send(Ok(event))).await;
     }
 
     /// Who does not take an event is not waited for once its queue overflows, or its session ends.
-    async fn send(&self, event: Event) -> Result<(), Close> {
+    async fn send(&mut self, event: Event, bytes: usize) -> Result<(), Close> {
+        let event = match self.sender.try_send(Ok(event)) {
+            Err(TrySendError::Full(event)) => event,
+            // When the client is gone, `follow` notices.
+            Ok(()) | Err(TrySendError::Closed(_)) => {
+                self.patience.note(bytes, None);
+                return Ok(());
+            }
+        };
+        let now = Instant::now();
         tokio::select! {
             biased;
-            // When the client is gone, the sender knows it too.
-            sent = timeout(SEND, self.sender.send(Ok(event))) => sent.map_or(Err(Close::Slow), |_| Ok(())),
-            close = poll_fn(|context| self.listener.queue().poll_closed(context)) => Err(close),
+            _ = self.sender.send(event) => self.patience.note(bytes, Some(now)),
+            close = poll_fn(|context| self.listener.queue().poll_closed(context)) => return Err(close),
+            () = sleep_until(self.patience.limit(now)) => return Err(Close::Slow),
         }
+        Ok(())
     }
 }

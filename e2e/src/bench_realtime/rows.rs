@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::published::published;
 use super::raw::Raw;
 use super::tally::{Figures, Reader, Tally, percentile};
 use super::team::{EACH, Team};
@@ -20,7 +21,7 @@ use crate::services::Platform;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Before anything is timed.
-const WARM: Duration = Duration::from_secs(2);
+pub const WARM: Duration = Duration::from_secs(2);
 /// Requests that are under way at a time; more wait, and their waiting counts.
 const UNDER_WAY: usize = 256;
 /// What a message holds besides the moment at which it was due.
@@ -66,7 +67,7 @@ impl Crowd {
     }
 
     /// Waits until so many deliveries have come.
-    async fn settle(&self, wanted: u64) -> Result<()> {
+    pub async fn settle(&self, wanted: u64) -> Result<()> {
         let started = Instant::now();
         while self.tally.delivered() < wanted {
             if started.elapsed() > PATIENCE {
@@ -88,7 +89,7 @@ impl Drop for Crowd {
 }
 
 /// What one message holds.
-fn content(due: Duration) -> String {
+pub fn content(due: Duration) -> String {
     format!("at={};{}", due.as_micros(), "x".repeat(PADDING))
 }
 
@@ -205,8 +206,7 @@ fn processors(servers: &[&Server]) -> Result<f64> {
     servers.iter().map(|server| server.processor()).sum()
 }
 
-/// Many small rooms. PostgreSQL of this machine does not take so many commits, so the messages come through Redis, as from a third
-/// server; the servers cannot tell the difference.
+/// Many small rooms. PostgreSQL of this machine does not take so many commits, so the messages come through Redis.
 pub async fn rooms(
     report: &mut Report,
     team: &Team,
@@ -227,13 +227,8 @@ pub async fn rooms(
         let own = (0..rooms).filter(|number| number % servers.len() == at);
         sockets.extend(team.connect(&server.address, own, channels).await?);
     }
-    // The servers subscribe to Redis a moment after their clients do.
-    sleep(Duration::from_secs(2)).await;
-    let crowd = Crowd::read(sockets, false)?;
-    let written = publish(platform, crowd.begin, (rooms, 5_000, seconds), name).await?;
-    let wanted = written * u64::try_from(MEMBERS)?;
-    crowd.settle(wanted).await?;
-    let figures = crowd.tally.figures(WARM + Duration::from_secs(seconds));
+    let load = (rooms, 5_000, seconds);
+    let figures = published(platform, sockets, load, MEMBERS, name).await?;
     report.raw(json!({"rooms": rooms, "figures": format!("{figures:?}")}));
     report.row(
         &format!("{rooms} rooms of {MEMBERS}, {rooms} connections, published through Redis"),
@@ -262,46 +257,6 @@ async fn make_rooms(team: &Team, platform: &Platform, rooms: usize) -> Result<()
     );
     // The constraint looks at the rooms after the whole statement.
     platform.postgres.query(0, &sql).await.map(drop)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the rim: events say when they were written"
-)]
-/// Publishes events to rooms in turn, at a rate, as a server does; answers how many.
-async fn publish(
-    platform: &Platform,
-    begin: Instant,
-    (rooms, rate, seconds): (usize, usize, u64),
-    name: impl Fn(usize) -> String,
-) -> Result<u64> {
-    const TICK: Duration = Duration::from_millis(10);
-    let primary = platform.redis.primary().await?.context("Redis has no primary")?;
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let until = begin + WARM + Duration::from_secs(seconds);
-    let mut written = 0;
-    let epoch = "00000000-0000-4000-9000-000000000001";
-    loop {
-        let due = ticks.tick().await.into_std();
-        if due >= until {
-            return Ok(u64::try_from(written)?);
-        }
-        let mut events = Vec::with_capacity(rate / 100);
-        for _ in 0..rate / 100 {
-            let channel = name(written % rooms);
-            let frame = json!({"type": "event", "channel": channel, "epoch": epoch, "offset": written / rooms + 1,
-                "id": epoch, "event": "workroom.message.created", "at": jiff::Timestamp::now(),
-                "data": {"content": content(due - begin)}});
-            events.push((format!("tanka:event:{channel}"), frame.to_string()));
-            written += 1;
-        }
-        let commands: Vec<Vec<&str>> = events
-            .iter()
-            .map(|(channel, frame)| vec!["PUBLISH", channel, frame])
-            .collect();
-        platform.redis.pipeline(primary, &commands).await?;
-    }
 }
 
 /// Resident memory of an idle connection.

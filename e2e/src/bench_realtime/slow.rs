@@ -8,12 +8,16 @@ use anyhow::Result;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::published::published;
 use super::raw::Raw;
-use super::rows::fan_out_at;
 use super::tally::Figures;
 use super::team::Team;
 use crate::benchmark::report::Report;
 use crate::benchmark::server::Server;
+use crate::services::Platform;
+
+/// Runs with it, and as many without.
+const ROUNDS: usize = 8;
 
 /// One reader that reads nothing, found out about.
 struct Slow {
@@ -25,31 +29,45 @@ struct Slow {
     kernel: f64,
 }
 
-/// One among many reads nothing. Runs with and without it alternate, because the machine is not the same from one to the next.
+/// One among many reads nothing. Runs with and without it take turns in being the first, because the machine is not the same from one to
+/// the next.
 pub async fn slow_reader(
     report: &mut Report,
     team: &Team,
     servers: &[&Server],
-    size: (usize, u32, u64),
+    platform: &Platform,
+    size: (usize, usize, u64),
 ) -> Result<()> {
-    const ROUNDS: usize = 5;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     let mut worst = Slow {
         out: Some(Duration::ZERO),
         kept: 0.0,
         kernel: 0.0,
     };
-    for _ in 0..ROUNDS {
-        without.push(watched_fan_out(team, servers, size, false).await?.0.p99);
-        let (figures, slow) = watched_fan_out(team, servers, size, true).await?;
+    for run in 0..2 * ROUNDS {
+        let beside_slow = matches!(run % 4, 1 | 2);
+        let channel = make_room(team, platform, run).await?;
+        let measured = watched_fan_out(team, servers, platform, (&channel, size), beside_slow);
+        let (figures, slow) = measured.await?;
+        if !beside_slow {
+            without.push(figures.p99);
+            continue;
+        }
         with.push(figures.p99);
         worst.out = worst.out.zip(slow.out).map(|(one, other)| one.max(other));
         worst.kept = worst.kept.max(slow.kept);
         worst.kernel = worst.kernel.max(slow.kernel);
     }
-    let subscribers = size.0;
     report
         .raw(json!({"slow": {"without": without, "with": with, "kept": worst.kept, "kernel": worst.kernel}}));
+    without.sort_unstable();
+    with.sort_unstable();
+    tell(report, size.0, &worst, (with[ROUNDS / 2], without[ROUNDS / 2]));
+    Ok(())
+}
+
+/// Puts it into the report.
+fn tell(report: &mut Report, subscribers: usize, worst: &Slow, (with, without): (usize, usize)) {
     let found = worst.out.map_or_else(
         || "not put out".to_owned(),
         |out| {
@@ -73,9 +91,6 @@ pub async fn slow_reader(
         "256 KiB",
         Some(kept + kernel <= 256.0),
     );
-    without.sort_unstable();
-    with.sort_unstable();
-    let (without, with) = (without[ROUNDS / 2], with[ROUNDS / 2]);
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let ratio = with as f64 / without.max(1) as f64;
     report.row(
@@ -84,7 +99,20 @@ pub async fn slow_reader(
         "1.1 times",
         Some(ratio <= 1.1),
     );
-    Ok(())
+}
+
+/// A room of everybody in which nothing was said; answers its channel.
+async fn make_room(team: &Team, platform: &Platform, number: usize) -> Result<String> {
+    let room = format!("00000000-0000-4000-a000-{number:012x}");
+    let people: Vec<String> = team.people.iter().map(|id| format!("('{id}'::uuid)")).collect();
+    let (people, tenant) = (people.join(","), &team.tenant);
+    let sql = format!(
+        "WITH made AS (INSERT INTO workrooms (id, tenant_id, name) VALUES ('{room}', '{tenant}', 'Bench'))
+         INSERT INTO workroom_members (workroom_id, user_id, tenant_id, role)
+         SELECT '{room}', id, '{tenant}', 'member' FROM (VALUES {people}) people (id)"
+    );
+    platform.postgres.query(0, &sql).await?;
+    Ok(format!("workroom:{room}:updates"))
 }
 
 /// A fan-out, with or without one more subscriber that reads nothing. The kernel is asked the same either way; the server is not asked
@@ -92,7 +120,8 @@ pub async fn slow_reader(
 async fn watched_fan_out(
     team: &Team,
     servers: &[&Server],
-    (subscribers, rate, seconds): (usize, u32, u64),
+    platform: &Platform,
+    (channel, (subscribers, rate, seconds)): (&str, (usize, usize, u64)),
     beside_slow: bool,
 ) -> Result<(Figures, Slow)> {
     /// What the server has taken out of the queue to write it, at most.
@@ -100,8 +129,12 @@ async fn watched_fan_out(
     const DISCARDED: &str = "tanka_realtime_discarded_bytes_total";
     const CLOSED: &str = r#"tanka_websocket_closed_total{reason="slow"}"#;
     let server = servers[0];
-    let channel = team.channel();
     let (closed, discarded) = (server.metric(CLOSED).await?, server.metric(DISCARDED).await?);
+    let mut sockets = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let own = (0..subscribers).filter(|number| number % servers.len() == at);
+        sockets.extend(team.connect(&server.address, own, |_| json!([channel])).await?);
+    }
     let last = subscribers..subscribers + usize::from(beside_slow);
     let slow = team.connect(&server.address, last, |_| json!([channel])).await?;
     let far = slow.first().map(Raw::port).transpose()?;
@@ -109,7 +142,8 @@ async fn watched_fan_out(
     let done = Arc::new(AtomicBool::new(false));
     let watch = watch_slow(ports, done.clone());
     let measure = async {
-        let figures = fan_out_at(team, servers, (subscribers, rate, seconds)).await;
+        let load = (1, rate, seconds);
+        let figures = published(platform, sockets, load, subscribers, |_| channel.to_owned()).await;
         done.store(true, Ordering::Relaxed);
         figures
     };
@@ -126,6 +160,8 @@ async fn watched_fan_out(
 /// Looks four times a second how much waits for the slow one and whether it is out, until the fan-out is done; answers when that was,
 /// counted from the moment at which the kernel took no more, and the most that waited in the kernel.
 async fn watch_slow((near, far): (u16, u16), done: Arc<AtomicBool>) -> (Option<Duration>, f64) {
+    /// More than what is on its way to a client that reads.
+    const UNREAD: f64 = 16_384.0;
     let (mut out, mut kernel) = (None, 0.0_f64);
     let (mut full, mut last) = (None::<Instant>, 0.0);
     while !done.load(Ordering::Relaxed) {
@@ -133,7 +169,7 @@ async fn watch_slow((near, far): (u16, u16), done: Arc<AtomicBool>) -> (Option<D
             None => out = out.or_else(|| full.map(|since| since.elapsed())),
             Some(waiting) => {
                 kernel = kernel.max(waiting);
-                if waiting > 0.0 && full.is_none() && (waiting - last).abs() < 1.0 {
+                if waiting > UNREAD && full.is_none() && (waiting - last).abs() < 1.0 {
                     full = Some(Instant::now());
                 }
                 last = waiting;
