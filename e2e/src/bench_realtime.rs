@@ -57,7 +57,7 @@ pub struct BenchRealtimeCommand {
     #[arg(long, default_value_t = 5_000)]
     clients: usize,
     /// Messages of the run that loses Redis and PostgreSQL.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 100_000)]
     messages: usize,
 }
 
