@@ -3,3 +3,4 @@
 pub mod program;
 pub mod report;
 pub mod server;
+pub mod steal;

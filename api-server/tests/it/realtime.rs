@@ -78,6 +78,31 @@ async fn who_comes_back_misses_nothing_and_gets_nothing_twice() {
     }
 }
 
+/// What was missed is handed out in parts of a few events; none is left out between two of them.
+#[tokio::test]
+async fn a_history_of_many_parts_comes_whole_and_in_order() {
+    const MISSED: usize = 230;
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let conversation = app.conversation(&person, "Talk").await;
+    let (socket, place) = Socket::connect(&app, &person, None).await;
+    drop(socket);
+    let mut said = Vec::new();
+    for number in 0..MISSED {
+        // Some are larger than a part, most are smaller.
+        let content = format!(
+            "{number} {}",
+            "x".repeat(if number % 40 == 0 { 20_000 } else { 500 })
+        );
+        say(&app, &person, &conversation, &content).await;
+        said.push(content);
+    }
+    let resume = json!({"offset": place["offset"], "epoch": place["epoch"]});
+    let (mut socket, connected) = Socket::connect(&app, &person, Some(resume)).await;
+    assert_eq!(connected["recovered"], true);
+    assert_eq!(socket.contents(MISSED).await, said);
+}
+
 #[tokio::test]
 async fn resuming_while_messages_come_in_has_no_gap() {
     let app = TestApp::start().await;

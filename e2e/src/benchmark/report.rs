@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::steal::Ticks;
 use crate::paths::Paths;
 
 /// One figure and what is wanted of it.
@@ -16,6 +18,8 @@ struct Row {
     found: String,
     goal: &'static str,
     met: Option<bool>,
+    /// Hundredths of the processor's time that others had meanwhile.
+    stolen: u64,
 }
 
 /// Everything that a run has found.
@@ -24,6 +28,8 @@ pub struct Report {
     folder: PathBuf,
     rows: Vec<Row>,
     raw: Vec<Value>,
+    counted: (Instant, Ticks),
+    stolen: u64,
 }
 
 impl Report {
@@ -40,21 +46,36 @@ impl Report {
             folder,
             rows: Vec::new(),
             raw: vec![json!({"machine": machine})],
+            counted: (Instant::now(), Ticks::read()),
+            stolen: 0,
         })
     }
 
     /// Adds a figure, and prints it.
     pub fn row(&mut self, what: &str, found: &str, goal: &'static str, met: Option<bool>) {
         println!("{what}: {found}{}", verdict(goal, met));
+        let stolen = self.stolen();
         self.rows.push(Row {
             what: what.to_owned(),
             found: found.to_owned(),
             goal,
             met,
+            stolen,
         });
         self.raw
-            .push(json!({"row": what, "found": found, "goal": goal, "met": met}));
+            .push(json!({"row": what, "found": found, "goal": goal, "met": met, "stolen_percent": stolen}));
         let _ = self.keep();
+    }
+
+    /// What others had since the row before. Several rows can come from one measurement.
+    fn stolen(&mut self) -> u64 {
+        let (at, before) = self.counted;
+        if at.elapsed() > Duration::from_secs(1) {
+            let now = Ticks::read();
+            self.stolen = now.stolen_since(before);
+            self.counted = (Instant::now(), now);
+        }
+        self.stolen
     }
 
     /// Keeps something that is in no row.
@@ -78,14 +99,20 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut table = String::from("| what | found | goal | met |\n|---|---|---|---|\n");
+        let mut table = String::from(
+            "| what | found | goal | met | of the processor, others had |\n|---|---|---|---|---|\n",
+        );
         for row in &self.rows {
             let met = match row.met {
                 Some(true) => "yes",
                 Some(false) => "no",
                 None => "",
             };
-            let _ = writeln!(table, "| {} | {} | {} | {met} |", row.what, row.found, row.goal);
+            let _ = writeln!(
+                table,
+                "| {} | {} | {} | {met} | {} % |",
+                row.what, row.found, row.goal, row.stolen
+            );
         }
         table
     }

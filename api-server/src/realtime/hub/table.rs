@@ -20,6 +20,8 @@ use crate::store::outbox::{self, EventsAfter, Heads};
 const CHUNK: usize = 500;
 /// Events that one query fetches. One can be 32 KiB.
 const FETCH: i32 = 200;
+/// Bytes of history that are handed out at a time: a client that takes them slowly, but takes them, is given its time for each part.
+const PART: usize = 16 << 10;
 /// How often the table is looked at while Redis delivers: only against a publisher that died before it published.
 const CALM: Duration = Duration::from_secs(5);
 /// How often while Redis does not deliver.
@@ -264,17 +266,26 @@ impl Missed {
                 return Err(Close::HistoryLost);
             }
         }
-        let page = std::mem::take(&mut self.page);
-        self.after = page.last().map_or(self.until, |event| event.position);
-        let items = page.iter().filter_map(|event| {
-            Some(Item {
+        let (mut items, mut bytes, mut count) = (Vec::new(), 0, 0);
+        for event in &self.page {
+            if bytes >= PART {
+                break;
+            }
+            count += 1;
+            self.after = event.position;
+            let Ok(frame) = event.frame(&hub.0.keys) else {
+                continue;
+            };
+            bytes += frame.len();
+            items.push(Item {
                 channel: self.channel,
                 epoch: self.epoch,
                 position: event.position,
-                frame: event.frame(&hub.0.keys).ok()?.into(),
-            })
-        });
-        Ok(Some(items.collect()))
+                frame: frame.into(),
+            });
+        }
+        self.page.drain(..count);
+        Ok(Some(items))
     }
 
     /// Fetches the next page; answers whether it is there without a gap.
