@@ -2,6 +2,7 @@
 //! gaps, so what is missing is always noticed, and fetched from the table.
 
 pub mod budget;
+pub mod connection;
 pub mod cursor;
 pub mod gather;
 pub mod hub;

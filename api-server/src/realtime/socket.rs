@@ -10,17 +10,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use super::connection::{Connection, Stream};
 use super::gather;
 use super::listener::{Caught, Listener, People, Shared, Wish};
 use super::pace::{Turn, turn};
-use super::patience::{GRACE, Patience};
+use super::patience::Patience;
 use super::protocol::{Proof, Reply, Request};
 use super::queue::{Close, Item, Next};
 use super::wire::Frame;
-use super::wire::decoder::{Incoming, Violation};
+use super::wire::decoder::Incoming;
 use super::wire::transport::Transport;
 use crate::clock;
 use crate::domain::event::Channel;
@@ -29,32 +29,8 @@ use crate::entropy;
 use crate::metrics::{Counted, ReasonLabels, SourceLabels};
 use crate::routing::Position;
 
-/// How long a client may take to say who it is.
-const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// Time for last words.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Limit of finding out who a client is and what it missed, and of answering it.
 const SETUP: Duration = Duration::from_secs(10);
-
-/// A stream of bytes to a client.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-struct Connection<S>(Transport<S>);
-
-/// What the first frame says.
-struct First {
-    proof: Proof,
-    wish: Wish,
-    consistency_token: Option<String>,
-}
-
-impl From<Violation> for Close {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation.code())
-    }
-}
 
 /// Serves a socket until it closes.
 pub async fn serve<S: Stream, P: People>(transport: Transport<S>, shared: Arc<Shared<P>>) {
@@ -94,12 +70,6 @@ pub(super) fn draining(turn: Turn) -> Close {
 pub(super) fn expiry(person: &Principal) -> Instant {
     let left = person.expires_at.duration_since(clock::now());
     Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
-}
-
-/// The end of an answer that does not leave.
-async fn too_slow() -> Close {
-    sleep(GRACE).await;
-    Close::Slow
 }
 
 /// The position of a write that a client names; a token that is not ours is a defect of the client.
@@ -173,82 +143,6 @@ async fn introduce<'c, S: Stream, P: People>(
         talk.catch_up(caught).await?;
     }
     Ok(Some(talk))
-}
-
-impl<S: Stream> Connection<S> {
-    /// The first frame; none if the client left.
-    async fn first(&mut self) -> Result<Option<First>, Close> {
-        let end = Instant::now() + FIRST_FRAME;
-        let text = loop {
-            match tokio::time::timeout_at(end, self.0.hear())
-                .await
-                .map_err(|_| Close::Unauthorized)??
-            {
-                Some(Incoming::Text(text)) => break text,
-                Some(Incoming::Ping(carried)) => self.send(&[Frame::pong(&carried)]).await?,
-                Some(Incoming::Pong) => {}
-                Some(Incoming::Binary(_)) => return Err(Close::Protocol),
-                Some(Incoming::Close(code)) => return self.part(code).await.map(|()| None),
-                None => return Ok(None),
-            }
-        };
-        match serde_json::from_str(&text) {
-            Ok(Request::Connect {
-                proof,
-                channels,
-                resume,
-                consistency_token,
-            }) => Ok(Some(First {
-                proof,
-                wish: Wish {
-                    channels,
-                    resume,
-                    after: None,
-                },
-                consistency_token,
-            })),
-            _ => Err(Close::Protocol),
-        }
-    }
-
-    async fn reply(&mut self, reply: &Reply) -> Result<(), Close> {
-        let text = serde_json::to_string(reply).map_err(|_| Close::Protocol)?;
-        self.send(&[Frame::text(&text)]).await
-    }
-
-    async fn refuse(&mut self, code: &'static str, channel: String) -> Result<(), Close> {
-        self.reply(&Reply::Error {
-            code,
-            channel: Some(channel),
-            fatal: false,
-        })
-        .await
-    }
-
-    async fn send(&mut self, frames: &[Frame]) -> Result<(), Close> {
-        self.0.send(frames, too_slow).await
-    }
-
-    /// Answers the close of a client.
-    async fn part(&mut self, code: Option<u16>) -> Result<(), Close> {
-        let answer = Frame::close(code.unwrap_or(1000), "");
-        self.0.close(&[answer], FAREWELL).await;
-        Ok(())
-    }
-
-    async fn close(&mut self, close: &Close) {
-        let error = Reply::Error {
-            code: close.label(),
-            channel: None,
-            fatal: true,
-        };
-        let mut last = Vec::with_capacity(2);
-        if !matches!(close, Close::Draining { .. } | Close::Violation(_)) {
-            last.extend(serde_json::to_string(&error).ok().map(Frame::from));
-        }
-        last.push(Frame::close(close.code(), &close.text()));
-        self.0.close(&last, FAREWELL).await;
-    }
 }
 
 /// A client that is known.
