@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use axum::routing::get;
 use axum::{Json, Router};
 use redis::IntoConnectionInfo;
+use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -302,6 +303,10 @@ async fn check_redis(client: &redis::Client) -> anyhow::Result<()> {
         major >= OLDEST_REDIS,
         "it is Redis {version}: {OLDEST_REDIS} or newer is needed"
     );
+    if is_in_cluster(&mut connection).await? {
+        // Any of its servers will do: the others are asked for.
+        return Ok(());
+    }
     let role: redis::Value = redis::cmd("ROLE").query_async(&mut connection).await?;
     let is_primary = match role {
         redis::Value::Array(parts) => parts
@@ -315,4 +320,18 @@ async fn check_redis(client: &redis::Client) -> anyhow::Result<()> {
         "it is a replica: name the primary, or an address that follows it"
     );
     Ok(())
+}
+
+/// Whether it is one of a Redis Cluster, which must be in working order.
+async fn is_in_cluster(connection: &mut MultiplexedConnection) -> anyhow::Result<bool> {
+    let information: String = redis::cmd("INFO").arg("cluster").query_async(connection).await?;
+    if !information.contains("cluster_enabled:1") {
+        return Ok(false);
+    }
+    let state: String = redis::cmd("CLUSTER").arg("INFO").query_async(connection).await?;
+    ensure!(
+        state.contains("cluster_state:ok"),
+        "it is a Redis Cluster that is not in working order: see CLUSTER INFO"
+    );
+    Ok(true)
 }

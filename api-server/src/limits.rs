@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Runs a script that answers whole numbers; none while Redis is away, slow or failing.
 async fn count(redis: &RedisLink, script: &Script, key: &str, arguments: &[i64]) -> Option<Vec<i64>> {
     let connected = redis.get()?;
-    let mut connection = connected.connection.clone();
+    let mut connection = connected.of(key);
     let mut call = script.key(key);
     for argument in arguments {
         call.arg(argument);

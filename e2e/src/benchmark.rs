@@ -4,3 +4,4 @@ pub mod program;
 pub mod report;
 pub mod server;
 pub mod steal;
+pub mod venv;

@@ -24,10 +24,13 @@ mod control;
 pub mod ports;
 pub mod postgres;
 pub mod redis;
+mod redis_cluster;
 mod resp;
 mod sandbox;
 
 pub use sandbox::{Sandbox, Service};
+
+use redis_cluster::RedisCluster;
 
 /// How often a condition is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(25);
@@ -189,6 +192,7 @@ pub struct Platform {
     pub postgres: postgres::Cluster,
     /// The Redis members.
     pub redis: redis::Group,
+    redis_cluster: Option<RedisCluster>,
 }
 
 impl Platform {
@@ -211,7 +215,8 @@ impl Platform {
         // All at once, since a port is free until its service listens.
         let ports = ports::free(redis::PORTS + postgres::SERVERS)?;
         let (redis_ports, postgres_ports) = ports.split_at(redis::PORTS);
-        let redis = redis::Group::start(&mut stack, redis_root, redis_ports, &redis::Options::default())?;
+        let options = redis::Options::default();
+        let redis = redis::Group::start(&mut stack, redis_root, redis_ports, &options)?;
         let postgres =
             postgres::Cluster::start(&mut stack, postgres_root, &template, postgres_ports.to_vec()).await?;
         postgres.wait_until_ready(&mut stack).await?;
@@ -220,13 +225,22 @@ impl Platform {
             stack,
             postgres,
             redis,
+            redis_cluster: None,
         })
+    }
+
+    /// Starts a Redis Cluster beside it.
+    pub async fn add_redis_cluster(&mut self) -> Result<()> {
+        let cluster = RedisCluster::start(&mut self.stack, self.redis.image()).await?;
+        self.redis_cluster = Some(cluster);
+        Ok(())
     }
 
     /// What a command that uses the services finds in its environment.
     pub fn environment(&self) -> Result<Vec<(&'static str, String)>> {
         let mut variables = self.postgres.environment();
         variables.extend(self.redis.environment());
+        variables.extend(self.redis_cluster.iter().map(RedisCluster::environment));
         let program = std::env::current_exe()?;
         variables.push(("TANKA_TEST_CONTROLLER", program.display().to_string()));
         variables.push((

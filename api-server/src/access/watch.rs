@@ -1,17 +1,17 @@
 //! Finds out whose rights were changed by other processes: Redis tells at once, and the table is looked at several times a second,
 //! because a message can be lost. An idle process does not look.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Tokens;
 use crate::entropy;
-use crate::redis_link::RedisLink;
+use crate::redis_link::{Connected, Ended, RedisLink, Subscription};
 use crate::routing::{Fleet, Scope};
 use crate::store::access::ChangedSince;
 
@@ -21,8 +21,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_millis(500);
 /// Channel in Redis.
 const CHANNEL: &str = "tanka:access";
-/// Limit of connecting and subscribing.
-const SUBSCRIBE: Duration = Duration::from_secs(2);
 /// Pause before the subscription is made again.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -82,12 +80,10 @@ pub async fn tell(mut people: mpsc::Receiver<Uuid>, redis: RedisLink, stop: Canc
         let Some(connected) = redis.get() else {
             continue;
         };
-        let mut command = redis::cmd("PUBLISH");
+        let mut command = redis::cmd("SPUBLISH");
         command.arg(CHANNEL).arg(person.to_string());
         // Whoever is not told finds it in the table.
-        let _ = command
-            .query_async::<i64>(&mut connected.connection.clone())
-            .await;
+        let _ = command.query_async::<i64>(&mut connected.of(CHANNEL)).await;
     }
 }
 
@@ -98,13 +94,8 @@ pub async fn listen(tokens: Tokens, redis: RedisLink, stop: CancellationToken) {
         loop {
             changes.borrow_and_update();
             if let Some(connected) = redis.get() {
-                let opened = timeout(SUBSCRIBE, async {
-                    let mut messages = connected.client.get_async_pubsub().await?;
-                    messages.subscribe(CHANNEL).await?;
-                    Ok::<_, redis::RedisError>(messages)
-                });
-                if let Ok(Ok(messages)) = opened.await {
-                    hear(&tokens, messages, &mut changes).await;
+                if let Err(Ended(reason)) = hear(&tokens, connected).await {
+                    tracing::debug!(reason, "Redis does not tell of changed rights, the table does");
                 }
                 tokio::time::sleep(entropy::jitter(PAUSE)).await;
             } else if changes.changed().await.is_err() {
@@ -115,16 +106,13 @@ pub async fn listen(tokens: Tokens, redis: RedisLink, stop: CancellationToken) {
     stop.run_until_cancelled(follow).await;
 }
 
-/// Until the subscription ends or the way to Redis changes.
-async fn hear(tokens: &Tokens, messages: redis::aio::PubSub, changes: &mut tokio::sync::watch::Receiver<()>) {
-    let mut messages = messages.into_on_message();
+/// Until the subscription ends.
+async fn hear(tokens: &Tokens, connected: Arc<Connected>) -> Result<(), Ended> {
+    let mut subscription = Subscription::open(connected).await?;
+    subscription.add(&[CHANNEL.to_owned()]).await?;
     loop {
-        let message = tokio::select! {
-            message = messages.next() => message,
-            _ = changes.changed() => return,
-        };
-        let Some(message) = message else { return };
-        let person = std::str::from_utf8(message.get_payload_bytes()).ok();
+        let message = subscription.next().await?;
+        let person = std::str::from_utf8(&message.payload).ok();
         if let Some(person) = person.and_then(|text| text.parse().ok()) {
             tokens.learn(&[person], Instant::now());
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -173,9 +174,13 @@ async fn check_redis(app: &App) -> Check {
     let error = match app.redis().get() {
         None => Some("not connected".to_owned()),
         Some(connected) => {
-            let mut connection = connected.connection.clone();
             let ping = redis::cmd("PING");
-            match timeout(LIMIT, ping.query_async::<String>(&mut connection)).await {
+            let asked = try_join_all(
+                connected
+                    .all()
+                    .map(async |mut connection| ping.query_async::<String>(&mut connection).await),
+            );
+            match timeout(LIMIT, asked).await {
                 Ok(Ok(_)) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(_) => Some("no answer in time".to_owned()),

@@ -3,20 +3,18 @@
 //! its commit and its message; whoever finds it does what that process could not.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::kind::{KINDS, Target};
-use super::shared::{NEWS, Notice};
+use super::shared::{self, Notice};
 use super::tiers::Cache;
 use crate::entropy;
-use crate::redis_link::{Connected, RedisLink};
+use crate::redis_link::{Connected, Ended, RedisLink, Subscription};
 use crate::routing::{Position, Scope};
 use crate::store::invalidations::{FETCH, InvalidationsSince};
 
@@ -32,10 +30,6 @@ const LATE: Duration = Duration::from_millis(500);
 const MEMORY: Duration = Duration::from_mins(2);
 /// Invalidations that may wait for Redis one by one; more are carried out kind by kind.
 const MOST_LATE: usize = 5_000;
-/// Time between beats of the subscription, and silence after which it counts as dead.
-const BEAT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
-/// Limit of subscribing.
-const SUBSCRIBE: Duration = Duration::from_secs(2);
 /// Pause before the subscription is made again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -199,7 +193,7 @@ pub async fn listen(cache: Cache, link: RedisLink, stop: CancellationToken) {
         loop {
             changes.borrow_and_update();
             if let Some(connected) = link.get() {
-                if let Err(reason) = receive(&cache, &connected).await {
+                if let Err(Ended(reason)) = receive(&cache, connected).await {
                     tracing::info!(
                         reason,
                         "Redis does not deliver invalidations, the table is polled"
@@ -216,43 +210,20 @@ pub async fn listen(cache: Cache, link: RedisLink, stop: CancellationToken) {
     stop.run_until_cancelled(follow).await;
 }
 
-/// Subscribes and receives until something fails; answers what. A beat that this process sends to itself shows that the way works.
-async fn receive(cache: &Cache, connected: &Connected) -> Result<(), &'static str> {
-    let opened = timeout(SUBSCRIBE, connected.client.get_async_pubsub()).await;
-    let pubsub = opened
-        .map_err(|_| "no connection in time")?
-        .map_err(|_| "no connection")?;
-    let (mut sink, mut stream) = pubsub.split();
-    let own = format!("tanka:beat:{}", Uuid::new_v4());
-    timeout(SUBSCRIBE, sink.subscribe(&[NEWS, &own]))
-        .await
-        .map_err(|_| "no subscription in time")?
-        .map_err(|_| "no subscription")?;
+/// Subscribes and receives until something fails; answers what.
+async fn receive(cache: &Cache, connected: Arc<Connected>) -> Result<(), Ended> {
+    let mut subscription = Subscription::open(connected).await?;
+    subscription.add(&shared::news().collect::<Vec<_>>()).await?;
     cache.counts().subscribed.set(1);
     // What was told before the subscription is in the table.
     cache.heard().look.notify_one();
-    let mut beat = interval(BEAT.0);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
     loop {
-        tokio::select! {
-            message = stream.next() => {
-                let message = message.ok_or("connection was closed")?;
-                if message.get_channel_name() == own {
-                    heard = Instant::now();
-                } else if let Some(notice) = std::str::from_utf8(message.get_payload_bytes()).ok().and_then(Notice::decode) {
-                    take(cache, &notice);
-                }
-            }
-            _ = beat.tick() => {
-                if heard.elapsed() > BEAT.1 {
-                    return Err("silence");
-                }
-                let mut command = redis::cmd("PUBLISH");
-                command.arg(&own).arg("");
-                let mut connection = connected.connection.clone();
-                tokio::spawn(async move { command.query_async::<()>(&mut connection).await });
-            }
+        let message = subscription.next().await?;
+        if let Some(notice) = std::str::from_utf8(&message.payload)
+            .ok()
+            .and_then(Notice::decode)
+        {
+            take(cache, &notice);
         }
     }
 }
@@ -273,6 +244,8 @@ fn take(cache: &Cache, notice: &Notice) {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::cache::kind::{Entity, Kind};
 

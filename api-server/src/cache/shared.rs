@@ -1,6 +1,9 @@
 //! The tier in Redis. Three scripts of one round trip each: look (and, where there is nothing, take the lease for loading), fill
 //! (unless the version has changed meanwhile), and replace versions. No command here looks at more keys than it names (F03).
 //!
+//! A script may only name keys of one slot of a Redis Cluster. So entities are dealt out to buckets, whose number is the tag of their
+//! keys; the version of a kind is kept in each bucket, and the channel that tells of a bucket's new versions is in its slot, too.
+//!
 //! Keys live below a prefix that contains the replication id of the primary. A failover or a restart changes it, so what a new
 //! primary may have lost or brought back is never read: the tier starts empty instead.
 
@@ -8,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Script, ScriptInvocation};
+use redis::{RedisResult, Script, ScriptInvocation};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -16,7 +19,7 @@ use super::breaker::Breaker;
 use super::counts::CacheCounts;
 use super::entry::{self, Entry};
 use super::key::Key;
-use super::kind::{Kind, Target};
+use super::kind::{Entity, Kind, Target};
 use crate::redis_link::{Connected, RedisLink};
 use crate::routing::Position;
 
@@ -26,8 +29,8 @@ const LIMIT: Duration = Duration::from_millis(100);
 pub const LEASE: Duration = Duration::from_secs(3);
 /// Least life of a version: longer than any load that began before it was made, and than any replica may lag.
 const VERSION_LIFE: Duration = Duration::from_mins(5);
-/// Channel on which versions that were replaced are told.
-pub const NEWS: &str = "tanka:cache:news";
+/// Over how many slots of a Redis Cluster the keys of all entities are spread.
+const BUCKETS: u8 = 64;
 /// A version of an entity that nobody has written to since it was last seen.
 const NO_POSITION: &str = "000000000000000000000000";
 
@@ -73,19 +76,20 @@ if old then
   life = math.max(life, redis.call('PTTL', KEYS[1]))
 end
 redis.call('SET', KEYS[1], at .. ':' .. ARGV[2], 'PX', life)
-redis.call('PUBLISH', ARGV[4], ARGV[5])
+redis.call('SPUBLISH', ARGV[4], ARGV[5])
 return 1
 ";
 
-/// Replaces the version of a kind, which has no end, because an entry without it would be good again.
-const REPLACE_KIND: &str = r"
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('PUBLISH', ARGV[2], ARGV[3])
-return 1
-";
+static SCRIPTS: LazyLock<[Script; 3]> = LazyLock::new(|| [LOOK, FILL, REPLACE].map(Script::new));
 
-static SCRIPTS: LazyLock<[Script; 4]> =
-    LazyLock::new(|| [LOOK, FILL, REPLACE, REPLACE_KIND].map(Script::new));
+/// Channels on which versions that were replaced are told.
+pub fn news() -> impl Iterator<Item = String> {
+    (0..BUCKETS).map(news_of)
+}
+
+fn news_of(bucket: u8) -> String {
+    format!("tanka:cache:news:{{{bucket}}}")
+}
 
 /// Leave to load, and what the load must be based on.
 #[derive(Debug, Clone)]
@@ -196,7 +200,7 @@ impl Shared {
         let Some((connected, prefix)) = self.connected() else {
             return Look::Away;
         };
-        let nonce = Uuid::new_v4().simple().to_string();
+        let nonce = nonce();
         let mut invocation = SCRIPTS[0].prepare_invoke();
         name_keys(&mut invocation, key, &prefix);
         invocation
@@ -206,7 +210,7 @@ impl Shared {
             .arg(millis(VERSION_LIFE))
             .arg(NO_POSITION);
         let Some((what, body, left)) = self
-            .run::<(String, Vec<u8>, String)>(&connected, &invocation)
+            .run::<(String, Vec<u8>, String)>(&connected, &prefix, key.entity, &invocation)
             .await
         else {
             return Look::Away;
@@ -249,7 +253,10 @@ impl Shared {
             .arg(millis(entry.ttl).max(1))
             .arg(&lease.nonce)
             .arg(millis(VERSION_LIFE));
-        match self.run::<i64>(&connected, &invocation).await {
+        match self
+            .run::<i64>(&connected, &prefix, key.entity, &invocation)
+            .await
+        {
             Some(1) => Fill::Stored,
             Some(_) => Fill::Refused,
             None => Fill::Away,
@@ -265,7 +272,9 @@ impl Shared {
         name_keys(&mut invocation, key, &prefix);
         // No version is equal to this, so nothing is stored.
         invocation.arg("!").arg("").arg(1).arg(&lease.nonce).arg(0);
-        let _ = self.run::<i64>(&connected, &invocation).await;
+        let _ = self
+            .run::<i64>(&connected, &prefix, key.entity, &invocation)
+            .await;
     }
 
     /// Replaces versions and tells every process. Answers whether that was certainly done.
@@ -273,40 +282,54 @@ impl Shared {
         let Some((connected, prefix)) = self.connected() else {
             return false;
         };
-        let all = changed.iter().map(|(id, position, target)| {
+        let all = changed.iter().map(async |(id, position, target)| {
             let notice = Notice {
                 id: *id,
                 position: *position,
                 target: *target,
                 prefix: prefix.clone(),
             };
-            // New each time: a version that came back would bring back what was stored under it.
-            let nonce = Uuid::new_v4().simple().to_string();
-            let mut invocation;
             match target {
-                Target::Entity(_) => {
-                    invocation = SCRIPTS[2].prepare_invoke();
-                    invocation
-                        .key(version_key(&prefix, *target))
-                        .arg(entry::digits(*position))
-                        .arg(nonce)
-                        .arg(millis(VERSION_LIFE))
-                        .arg(NEWS)
-                        .arg(notice.encode());
-                }
-                Target::Kind(_) => {
-                    invocation = SCRIPTS[3].prepare_invoke();
-                    invocation
-                        .key(version_key(&prefix, *target))
-                        .arg(nonce)
-                        .arg(NEWS)
-                        .arg(notice.encode());
-                }
+                Target::Entity(entity) => self.replace_entity(&connected, *entity, &notice).await,
+                Target::Kind(kind) => self.replace_kind(&connected, *kind, &notice).await,
             }
-            let connected = &connected;
-            async move { self.run::<i64>(connected, &invocation).await.is_some() }
         });
         futures::future::join_all(all).await.into_iter().all(|done| done)
+    }
+
+    async fn replace_entity(&self, connected: &Connected, entity: Entity, notice: &Notice) -> bool {
+        let mut invocation = SCRIPTS[2].prepare_invoke();
+        invocation
+            .key(version_key(&notice.prefix, entity))
+            .arg(entry::digits(notice.position))
+            .arg(nonce())
+            .arg(millis(VERSION_LIFE))
+            .arg(news_of(bucket(entity)))
+            .arg(notice.encode());
+        self.run::<i64>(connected, &notice.prefix, entity, &invocation)
+            .await
+            .is_some()
+    }
+
+    /// Replaces the version of a kind in every bucket. It has no end, because an entry without it would be good again.
+    async fn replace_kind(&self, connected: &Connected, kind: Kind, notice: &Notice) -> bool {
+        let mut batch = connected.batch();
+        for bucket in 0..BUCKETS {
+            let key = kind_key(&notice.prefix, bucket, kind);
+            let mut set = redis::cmd("SET");
+            set.arg(&key).arg(nonce());
+            batch.add(&key, set);
+        }
+        if self.guard(batch.run()).await.is_none() {
+            return false;
+        }
+        let channel = news_of(0);
+        let mut tell = redis::cmd("SPUBLISH");
+        tell.arg(&channel).arg(notice.encode());
+        let mut connection = connected.of(&channel);
+        self.guard(tell.query_async::<i64>(&mut connection))
+            .await
+            .is_some()
     }
 
     fn connected(&self) -> Option<(Arc<Connected>, String)> {
@@ -322,13 +345,21 @@ impl Shared {
         })
     }
 
+    /// Runs a script about an entity.
     async fn run<T: redis::FromRedisValue>(
         &self,
         connected: &Connected,
+        prefix: &str,
+        entity: Entity,
         invocation: &ScriptInvocation<'_>,
     ) -> Option<T> {
-        let mut connection = connected.connection.clone();
-        let outcome = timeout(LIMIT, invocation.invoke_async::<T>(&mut connection)).await;
+        let mut connection = connected.of(&bucket_prefix(prefix, bucket(entity)));
+        self.guard(invocation.invoke_async::<T>(&mut connection)).await
+    }
+
+    /// Waits for an answer, and takes note whether there was one.
+    async fn guard<T>(&self, asked: impl Future<Output = RedisResult<T>>) -> Option<T> {
+        let outcome = timeout(LIMIT, asked).await;
         let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(Ok(answer)) => {
@@ -354,24 +385,39 @@ fn prefix(connected: &Connected) -> String {
     format!("tanka:cache:{}:", connected.replication_id)
 }
 
-fn version_key(prefix: &str, target: Target) -> String {
-    match target {
-        Target::Entity(entity) => format!("{prefix}v:{entity}"),
-        Target::Kind(kind) => kind_key(prefix, kind),
-    }
+/// Where the keys of an entity are.
+fn bucket(entity: Entity) -> u8 {
+    let bits = |id: Option<Uuid>| id.map_or(0, |id| id.as_u128());
+    let number = (bits(entity.tenant) ^ bits(entity.id)) % u128::from(BUCKETS);
+    u8::try_from(number).unwrap_or(0)
 }
 
-fn kind_key(prefix: &str, kind: Kind) -> String {
-    format!("{prefix}g:{}", kind.as_str())
+/// A prefix whose keys are all in the same slot.
+fn bucket_prefix(prefix: &str, bucket: u8) -> String {
+    format!("{prefix}{{{bucket}}}:")
+}
+
+fn version_key(prefix: &str, entity: Entity) -> String {
+    format!("{}v:{entity}", bucket_prefix(prefix, bucket(entity)))
+}
+
+fn kind_key(prefix: &str, bucket: u8, kind: Kind) -> String {
+    format!("{}g:{}", bucket_prefix(prefix, bucket), kind.as_str())
 }
 
 fn name_keys(invocation: &mut ScriptInvocation<'_>, key: &Key, prefix: &str) {
-    let name = key.name(prefix);
+    let bucket = bucket(key.entity);
+    let name = key.name(&bucket_prefix(prefix, bucket));
     invocation
-        .key(kind_key(prefix, key.entity.kind))
-        .key(version_key(prefix, key.entity.into()))
+        .key(kind_key(prefix, bucket, key.entity.kind))
+        .key(version_key(prefix, key.entity))
         .key(&name)
         .key(format!("{name}:lease"));
+}
+
+/// New each time: a version that came back would bring back what was stored under it.
+fn nonce() -> String {
+    Uuid::new_v4().simple().to_string()
 }
 
 fn millis(span: Duration) -> u64 {
@@ -381,7 +427,6 @@ fn millis(span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::kind::Entity;
 
     #[test]
     fn a_notice_is_read_back() {

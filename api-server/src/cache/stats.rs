@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures::future::try_join_all;
+use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -123,7 +125,7 @@ async fn add(cache: &Cache, link: &RedisLink, told: &mut HashMap<Kind, [u64; 3]>
         }
         now.insert(kind, counted);
     }
-    let mut connection = connected.connection.clone();
+    let mut connection = connected.of(TOTALS);
     if news
         && matches!(
             timeout(LIMIT, pipeline.query_async::<()>(&mut connection)).await,
@@ -187,18 +189,24 @@ pub async fn read(cache: &Cache, link: &RedisLink) -> Stats {
 /// The counts of all processes, and the memory of Redis.
 async fn totals(link: &RedisLink) -> Option<(HashMap<String, u64>, Option<u64>)> {
     let connected = link.get()?;
-    let mut connection = connected.connection.clone();
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("HGETALL").arg(TOTALS).cmd("INFO").arg("memory");
-    let asked = timeout(
-        LIMIT,
-        pipeline.query_async::<(HashMap<String, u64>, String)>(&mut connection),
-    );
-    let (counts, info) = asked.await.ok()?.ok()?;
-    let memory = info
+    let mut connection = connected.of(TOTALS);
+    let mut ask = redis::cmd("HGETALL");
+    ask.arg(TOTALS);
+    let asked = async {
+        let counts = ask.query_async::<HashMap<String, u64>>(&mut connection).await?;
+        let memory = try_join_all(connected.all().map(memory)).await?;
+        Ok::<_, redis::RedisError>((counts, memory.into_iter().sum()))
+    };
+    timeout(LIMIT, asked).await.ok()?.ok()
+}
+
+/// The memory of one server; none if it does not say.
+async fn memory(mut connection: MultiplexedConnection) -> redis::RedisResult<Option<u64>> {
+    let mut ask = redis::cmd("INFO");
+    let info: String = ask.arg("memory").query_async(&mut connection).await?;
+    Ok(info
         .lines()
-        .find_map(|line| line.trim_end().strip_prefix("used_memory:")?.parse().ok());
-    Some((counts, memory))
+        .find_map(|line| line.trim_end().strip_prefix("used_memory:")?.parse().ok()))
 }
 
 fn counts_of(all: &HashMap<String, u64>, kind: Kind) -> Counts {

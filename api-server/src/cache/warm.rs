@@ -240,9 +240,10 @@ async fn once(cache: &Cache, link: &RedisLink, why: &'static str, pause: Duratio
     let Some(connected) = link.get() else {
         return;
     };
-    let mut connection = connected.connection.clone();
+    let key = format!("tanka:cache:warm:{why}");
+    let mut connection = connected.of(&key);
     let mut take = redis::cmd("SET");
-    take.arg(format!("tanka:cache:warm:{why}"))
+    take.arg(key)
         .arg("1")
         .arg("NX")
         .arg("PX")

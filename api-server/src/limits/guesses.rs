@@ -168,9 +168,9 @@ impl Attempt {
     pub async fn succeeded(self) {
         let key = format!("tanka:guess:{}", self.pair);
         if let Some(connected) = self.guesses.redis.get() {
+            let mut connection = connected.of(&key);
             let mut command = redis::cmd("DEL");
             command.arg(key);
-            let mut connection = connected.connection.clone();
             let sent = command.query_async::<i64>(&mut connection);
             let _ = tokio::time::timeout(super::PATIENCE, sent).await;
         }

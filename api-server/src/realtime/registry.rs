@@ -18,7 +18,7 @@ use super::hub::Hub;
 use super::room::Member;
 use crate::domain::event::Channel;
 use crate::entropy;
-use crate::redis_link::{Connected, RedisLink};
+use crate::redis_link::{Batch, Connected, RedisLink};
 
 /// How long a process is believed to be there after its last word.
 const LEASE: Duration = Duration::from_secs(10);
@@ -155,8 +155,11 @@ pub struct Registry {
     node: Arc<Mutex<String>>,
 }
 
+/// The leases of a process under one name after the other are exchanged at once, so they are in one slot of a Redis Cluster: that of
+/// what stands in braces.
 fn lease_of(node: &str) -> String {
-    format!("tanka:node:{node}")
+    let (name, number) = node.split_once('/').unwrap_or((node, ""));
+    format!("tanka:node:{{{name}}}/{number}")
 }
 
 fn nodes_of(channel: Channel) -> String {
@@ -204,9 +207,10 @@ impl Registry {
         };
         stop.run_until_cancelled(follow).await;
         if let Some(connected) = self.link.get() {
+            let lease = lease_of(&self.node());
             let mut command = redis::cmd("DEL");
-            command.arg(lease_of(&self.node()));
-            let _ = command.query_async::<()>(&mut connected.connection.clone()).await;
+            command.arg(&lease);
+            let _ = command.query_async::<()>(&mut connected.of(&lease)).await;
         }
     }
 
@@ -239,35 +243,38 @@ impl Registry {
 
     /// Says that this process is there; answers whether Redis still knew of it.
     async fn word(&self, connected: &Connected) -> Result<bool, redis::RedisError> {
+        let lease = lease_of(&self.node());
         let mut command = redis::cmd("SET");
         command
-            .arg(lease_of(&self.node()))
+            .arg(&lease)
             .arg(1)
             .arg("PX")
             .arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX))
             .arg("XX");
-        let kept: Option<String> = command.query_async(&mut connected.connection.clone()).await?;
+        let kept: Option<String> = command.query_async(&mut connected.of(&lease)).await?;
         Ok(kept.is_some())
     }
 
     async fn write_notes(&self, batch: &[Note], connected: &Connected) -> Result<(), redis::RedisError> {
         let node = self.node();
-        let mut pipeline = redis::pipe();
+        let mut commands = connected.batch();
         for note in batch {
-            let entries = entries_of(note.channel, &node);
             match note.change {
                 Change::Came => came(
-                    &mut pipeline,
+                    &mut commands,
                     note.channel,
                     &node,
                     &[(note.since, note.entry.clone())],
                 ),
                 Change::Left => {
-                    pipeline.cmd("ZREM").arg(entries).arg(&note.entry).ignore();
+                    let entries = entries_of(note.channel, &node);
+                    let mut command = redis::cmd("ZREM");
+                    command.arg(&entries).arg(&note.entry);
+                    commands.add(&entries, command);
                 }
             }
         }
-        pipeline.query_async(&mut connected.connection.clone()).await
+        commands.run().await.map(drop)
     }
 
     /// Writes all entries under a new name, and drops the old one.
@@ -283,12 +290,11 @@ impl Registry {
                 .or_insert_with(|| (channel, Vec::new()));
             of.1.push((member.since, entry(&member)));
         }
-        let mut connection = connected.connection.clone();
         for (channel, entries) in by_channel.values() {
             for chunk in entries.chunks(BATCH) {
-                let mut pipeline = redis::pipe();
-                came(&mut pipeline, *channel, &new, chunk);
-                pipeline.query_async::<()>(&mut connection).await?;
+                let mut commands = connected.batch();
+                came(&mut commands, *channel, &new, chunk);
+                commands.run().await?;
             }
         }
         let mut exchange = redis::pipe();
@@ -303,7 +309,9 @@ impl Registry {
             .cmd("DEL")
             .arg(lease_of(&old))
             .ignore();
-        exchange.query_async::<()>(&mut connection).await?;
+        exchange
+            .query_async::<()>(&mut connected.of(&lease_of(&new)))
+            .await?;
         *self.node.lock().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
@@ -348,44 +356,39 @@ impl Registry {
         most: usize,
         connected: &Connected,
     ) -> Result<Listing, redis::RedisError> {
-        let mut connection = connected.connection.clone();
         let mut listing = Listing {
             nodes: BTreeMap::new(),
             newest: Vec::new(),
             complete: true,
         };
-        let mut ask = redis::cmd("SMEMBERS");
-        let named: Vec<String> = ask.arg(nodes_of(channel)).query_async(&mut connection).await?;
-        if named.is_empty() {
-            return Ok(listing);
-        }
-        let mut ask = redis::cmd("MGET");
-        for node in &named {
-            ask.arg(lease_of(node));
-        }
-        let leases: Vec<Option<String>> = ask.query_async(&mut connection).await?;
-        let (alive, dead): (Vec<_>, Vec<_>) = named
-            .into_iter()
-            .zip(leases)
-            .partition(|(_, lease)| lease.is_some());
-        let mut pipeline = redis::pipe();
-        for (node, _) in &dead {
-            pipeline.cmd("SREM").arg(nodes_of(channel)).arg(node).ignore();
-            pipeline.cmd("UNLINK").arg(entries_of(channel, node)).ignore();
-        }
-        for (node, _) in &alive {
+        let (alive, dead) = processes(channel, connected).await?;
+        let mut commands = connected.batch();
+        for node in &alive {
             let entries = entries_of(channel, node);
-            pipeline.cmd("ZCARD").arg(&entries);
-            pipeline
-                .cmd("ZRANGE")
+            let mut count = redis::cmd("ZCARD");
+            count.arg(&entries);
+            commands.add(&entries, count);
+            let mut range = redis::cmd("ZRANGE");
+            range
                 .arg(&entries)
                 .arg(0)
                 .arg(most.saturating_sub(1))
                 .arg("REV")
                 .arg("WITHSCORES");
+            commands.add(&entries, range);
         }
-        let answers: Vec<redis::Value> = pipeline.query_async(&mut connection).await?;
-        for ((node, _), answer) in alive.iter().zip(answers.chunks(2)) {
+        let nodes = nodes_of(channel);
+        for node in &dead {
+            let mut forget = redis::cmd("SREM");
+            forget.arg(&nodes).arg(node);
+            commands.add(&nodes, forget);
+            let entries = entries_of(channel, node);
+            let mut drop = redis::cmd("UNLINK");
+            drop.arg(&entries);
+            commands.add(&entries, drop);
+        }
+        let answers = commands.run().await?;
+        for (node, answer) in alive.iter().zip(answers.chunks(2)) {
             let [count, entries] = answer else { continue };
             let count: usize = redis::from_redis_value_ref(count)?;
             if count > 0 {
@@ -402,6 +405,32 @@ impl Registry {
     }
 }
 
+/// Processes that have entries of a channel: those with a lease, and those without.
+async fn processes(
+    channel: Channel,
+    connected: &Connected,
+) -> Result<(Vec<String>, Vec<String>), redis::RedisError> {
+    let nodes = nodes_of(channel);
+    let mut ask = redis::cmd("SMEMBERS");
+    let named: Vec<String> = ask.arg(&nodes).query_async(&mut connected.of(&nodes)).await?;
+    let mut leases = connected.batch();
+    for node in &named {
+        let lease = lease_of(node);
+        let mut ask = redis::cmd("EXISTS");
+        ask.arg(&lease);
+        leases.add(&lease, ask);
+    }
+    let mut processes = (Vec::new(), Vec::new());
+    for (node, lease) in named.into_iter().zip(leases.run().await?) {
+        let side = match lease {
+            redis::Value::Int(1) => &mut processes.0,
+            _ => &mut processes.1,
+        };
+        side.push(node);
+    }
+    Ok(processes)
+}
+
 fn newest_of(mut connections: Vec<Connection>, most: usize) -> Vec<Connection> {
     connections.sort_by_key(|connection| std::cmp::Reverse((connection.since, connection.id)));
     connections.truncate(most);
@@ -412,16 +441,23 @@ fn incarnation(name: &str) -> String {
     format!("{name}/{}", entropy::id().simple())
 }
 
-fn came(pipeline: &mut redis::Pipeline, channel: Channel, node: &str, entries: &[(i64, String)]) {
+fn came(commands: &mut Batch<'_>, channel: Channel, node: &str, entries: &[(i64, String)]) {
     let key = entries_of(channel, node);
-    let command = pipeline.cmd("ZADD").arg(&key);
+    let mut add = redis::cmd("ZADD");
+    add.arg(&key);
     for (since, entry) in entries {
-        command.arg(*since).arg(entry);
+        add.arg(*since).arg(entry);
     }
-    command.ignore();
-    pipeline.cmd("EXPIRE").arg(&key).arg(EXPIRY).ignore();
-    pipeline.cmd("SADD").arg(nodes_of(channel)).arg(node).ignore();
-    pipeline.cmd("EXPIRE").arg(nodes_of(channel)).arg(EXPIRY).ignore();
+    commands.add(&key, add);
+    let nodes = nodes_of(channel);
+    let mut name = redis::cmd("SADD");
+    name.arg(&nodes).arg(node);
+    commands.add(&nodes, name);
+    for key in [key, nodes] {
+        let mut expire = redis::cmd("EXPIRE");
+        expire.arg(&key).arg(EXPIRY);
+        commands.add(&key, expire);
+    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,20 @@
 //! Redis pub/sub: frames go out through one connection and come in through another. Only channels with local members
-//! are subscribed to. A beat that this process sends to itself shows that the whole way works; a subscription that is
-//! still open on a server that is no longer the primary would look alive otherwise.
+//! are subscribed to.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::hub::{Hub, Outgoing};
 use crate::domain::event::Channel;
 use crate::entropy;
-use crate::redis_link::{Connected, RedisLink};
+use crate::redis_link::{Connected, Ended, RedisLink, Subscription};
 
 /// Prefix of our channels in Redis.
 const PREFIX: &str = "tanka:event:";
-/// Time between beats.
-const BEAT: Duration = Duration::from_secs(1);
-/// Silence after which the subscription counts as dead.
-const SILENCE: Duration = Duration::from_secs(3);
-/// Limit of subscribing.
-const SUBSCRIBE: Duration = Duration::from_secs(2);
-/// Channels in one command.
-const CHUNK: usize = 500;
 /// Frames in one pipeline.
 const BATCH: usize = 256;
 /// Pause before the subscription is made again.
@@ -53,19 +41,14 @@ pub async fn publish(
             }
             continue;
         };
-        let mut pipeline = redis::pipe();
+        let mut sent = connected.batch();
         for Outgoing { channel, frame } in &batch {
-            pipeline
-                .cmd("PUBLISH")
-                .arg(format!("{PREFIX}{channel}"))
-                .arg(frame.as_str())
-                .ignore();
+            let name = format!("{PREFIX}{channel}");
+            let mut command = redis::cmd("SPUBLISH");
+            command.arg(&name).arg(frame.as_str());
+            sent.add(&name, command);
         }
-        if pipeline
-            .query_async::<()>(&mut connected.connection.clone())
-            .await
-            .is_err()
-        {
+        if sent.run().await.is_err() {
             for _ in &batch {
                 hub.drop_frame("redis_failed");
             }
@@ -81,7 +64,7 @@ pub async fn receive(hub: Hub, link: RedisLink, stop: CancellationToken) {
         loop {
             changes.borrow_and_update();
             if let Some(connected) = link.get() {
-                if let Err(reason) = Receiver::open(&hub, &connected).await {
+                if let Err(Ended(reason)) = Receiver::open(&hub, connected).await {
                     tracing::info!(
                         reason,
                         "Redis does not deliver events, the outbox table is polled"
@@ -99,28 +82,18 @@ pub async fn receive(hub: Hub, link: RedisLink, stop: CancellationToken) {
 
 struct Receiver<'a> {
     hub: &'a Hub,
-    sink: PubSubSink,
+    subscription: Subscription,
     subscribed: HashSet<Channel>,
 }
 
 impl Receiver<'_> {
     /// Subscribes and delivers until something fails; answers what.
-    async fn open(hub: &Hub, connected: &Connected) -> Result<(), &'static str> {
-        let opened = timeout(SUBSCRIBE, connected.client.get_async_pubsub()).await;
-        let pubsub = opened
-            .map_err(|_| "no connection in time")?
-            .map_err(|_| "no connection")?;
-        let (sink, stream) = pubsub.split();
+    async fn open(hub: &Hub, connected: Arc<Connected>) -> Result<(), Ended> {
         let mut receiver = Receiver {
             hub,
-            sink,
+            subscription: Subscription::open(connected).await?,
             subscribed: HashSet::new(),
         };
-        let own = format!("tanka:beat:{}", Uuid::new_v4());
-        timeout(SUBSCRIBE, receiver.sink.subscribe(&own))
-            .await
-            .map_err(|_| "no subscription in time")?
-            .map_err(|_| "no subscription")?;
         let everything: Vec<_> = hub
             .channels()
             .into_iter()
@@ -128,27 +101,16 @@ impl Receiver<'_> {
             .collect();
         receiver.adjust(everything).await?;
         hub.set_subscribed(true);
-        receiver.deliver(stream, connected, &own).await
+        receiver.deliver().await
     }
 
-    async fn deliver(
-        &mut self,
-        mut stream: PubSubStream,
-        connected: &Connected,
-        own: &str,
-    ) -> Result<(), &'static str> {
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+    async fn deliver(&mut self) -> Result<(), Ended> {
         loop {
             tokio::select! {
-                message = stream.next() => {
-                    let message = message.ok_or("connection was closed")?;
-                    let name = message.get_channel_name();
-                    if name == own {
-                        heard = Instant::now();
-                    } else if let Some(channel) = name.strip_prefix(PREFIX).and_then(Channel::parse)
-                        && let Ok(frame) = std::str::from_utf8(message.get_payload_bytes())
+                message = self.subscription.next() => {
+                    let message = message?;
+                    if let Some(channel) = message.channel.strip_prefix(PREFIX).and_then(Channel::parse)
+                        && let Ok(frame) = std::str::from_utf8(&message.payload)
                     {
                         self.hub.receive(channel, frame);
                     }
@@ -157,56 +119,34 @@ impl Receiver<'_> {
                     let dirty = self.hub.take_dirty();
                     self.adjust(dirty).await?;
                 }
-                _ = beat.tick() => {
-                    if heard.elapsed() > SILENCE {
-                        return Err("silence");
-                    }
-                    let mut command = redis::cmd("PUBLISH");
-                    command.arg(own).arg("");
-                    let mut connection = connected.connection.clone();
-                    // Sent beside the loop: waiting for the answer would hold up deliveries.
-                    tokio::spawn(async move { command.query_async::<()>(&mut connection).await });
-                }
             }
         }
     }
 
     /// Subscribes to channels that have members and leaves those that have none. What was written to a new channel before
     /// its subscription took effect is looked up.
-    async fn adjust(&mut self, dirty: Vec<(Channel, bool)>) -> Result<(), &'static str> {
-        let (wanted, unwanted): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|(_, members)| *members);
-        let names = |channels: &[Channel]| {
-            channels
-                .iter()
-                .map(|c| format!("{PREFIX}{c}"))
-                .collect::<Vec<_>>()
-        };
-        let new: Vec<Channel> = wanted
-            .into_iter()
-            .map(|(channel, _)| channel)
-            .filter(|c| self.subscribed.insert(*c))
-            .collect();
-        for chunk in new.chunks(CHUNK) {
-            timeout(SUBSCRIBE, self.sink.subscribe(names(chunk)))
-                .await
-                .map_err(|_| "no subscription in time")?
-                .map_err(|_| "subscription failed")?;
+    async fn adjust(&mut self, dirty: Vec<(Channel, bool)>) -> Result<(), Ended> {
+        let (mut new, mut old) = (Vec::new(), Vec::new());
+        for (channel, has_members) in dirty {
+            if has_members && self.subscribed.insert(channel) {
+                new.push(channel);
+            } else if !has_members && self.subscribed.remove(&channel) {
+                old.push(channel);
+            }
         }
-        let old: Vec<Channel> = unwanted
-            .into_iter()
-            .map(|(channel, _)| channel)
-            .filter(|c| self.subscribed.remove(c))
-            .collect();
-        for chunk in old.chunks(CHUNK) {
-            timeout(SUBSCRIBE, self.sink.unsubscribe(names(chunk)))
-                .await
-                .map_err(|_| "no answer in time")?
-                .map_err(|_| "unsubscribing failed")?;
-        }
+        self.subscription.add(&names(&new)).await?;
+        self.subscription.remove(&names(&old)).await?;
         if !new.is_empty() {
             let hub = self.hub.clone();
             tokio::spawn(async move { hub.look_at(&new, true).await });
         }
         Ok(())
     }
+}
+
+fn names(channels: &[Channel]) -> Vec<String> {
+    channels
+        .iter()
+        .map(|channel| format!("{PREFIX}{channel}"))
+        .collect()
 }

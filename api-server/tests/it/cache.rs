@@ -25,7 +25,7 @@ pub async fn remember(app: &TestApp, person: &Person, content: &str) -> crate::a
     app.post_as(person, LIST, json!({"content": content})).await
 }
 
-fn contents(reply: &crate::app::Reply) -> Vec<String> {
+pub fn contents(reply: &crate::app::Reply) -> Vec<String> {
     let items = reply.json()["items"].as_array().unwrap().clone();
     let content = |item: &serde_json::Value| item["content"].as_str().unwrap().to_owned();
     items.iter().map(content).collect()

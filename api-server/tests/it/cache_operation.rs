@@ -106,9 +106,10 @@ async fn of_two_processes_that_start_one_warms_up() {
         .await;
     let connected = app.running.app.redis().get().unwrap();
     // A server of another test may have had its turn a moment ago.
+    let turn = "tanka:cache:warm:start";
     redis::cmd("DEL")
-        .arg("tanka:cache:warm:start")
-        .query_async::<()>(&mut connected.connection.clone())
+        .arg(turn)
+        .query_async::<()>(&mut connected.of(turn))
         .await
         .unwrap();
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -139,7 +140,7 @@ async fn nothing_secret_is_in_redis() {
     })
     .await;
     let connected = app.running.app.redis().get().unwrap();
-    let mut connection = connected.connection.clone();
+    let mut connection = connected.all().next().unwrap();
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg("tanka:*")
         .query_async(&mut connection)

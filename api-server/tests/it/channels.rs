@@ -83,9 +83,10 @@ async fn a_room_is_heard_by_members_who_listen_on_every_server() {
 /// Processes that Redis delivers a channel to.
 async fn subscribers(app: &TestApp, channel: &str) -> i64 {
     let connected = app.running.app.redis().get().unwrap();
+    let name = format!("tanka:event:{channel}");
     let mut ask = redis::cmd("PUBSUB");
-    ask.arg("NUMSUB").arg(format!("tanka:event:{channel}"));
-    let (_, count): (String, i64) = ask.query_async(&mut connected.connection.clone()).await.unwrap();
+    ask.arg("SHARDNUMSUB").arg(&name);
+    let (_, count): (String, i64) = ask.query_async(&mut connected.of(&name)).await.unwrap();
     count
 }
 

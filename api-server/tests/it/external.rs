@@ -239,6 +239,10 @@ async fn an_external_redis_must_be_a_primary_that_answers() {
         2,
         "{findings:?}"
     );
+    // Any server of a Redis Cluster will do.
+    for server in [0, 3] {
+        assert_eq!(finding(&crate::redis_cluster::url(server)).await, "");
+    }
 }
 
 #[tokio::test]

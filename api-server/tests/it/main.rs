@@ -40,6 +40,7 @@ mod plans;
 mod process;
 mod realtime;
 mod recovery;
+mod redis_cluster;
 mod replicas;
 mod resources;
 mod search;

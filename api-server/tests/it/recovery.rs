@@ -171,9 +171,9 @@ impl Follower {
 }
 
 /// A run: one room, its readers, and a record of what was written.
-struct Run {
+pub struct Run {
     history: History,
-    channel: String,
+    pub channel: String,
     room: String,
     settle: Arc<AtomicBool>,
     last: Arc<std::sync::atomic::AtomicI64>,
@@ -182,7 +182,7 @@ struct Run {
 
 impl Run {
     /// Readers of a room, spread over servers.
-    async fn start(app: &TestApp, person: &Person, servers: &[String], readers: usize) -> Self {
+    pub async fn start(app: &TestApp, person: &Person, servers: &[String], readers: usize) -> Self {
         let room = workroom(app, person, "Room").await;
         let channel = format!("workroom:{}:updates", room.rsplit_once('/').unwrap().1);
         let mut run = Self {
@@ -211,7 +211,7 @@ impl Run {
     }
 
     /// Writes a message through a server; what becomes of it when the server dies is not known.
-    async fn say(&self, app: &TestApp, person: &Person, server: &str, number: usize) -> bool {
+    pub async fn say(&self, app: &TestApp, person: &Person, server: &str, number: usize) -> bool {
         let id = format!("message {number}");
         self.history.asked(&self.channel, &id);
         let url = format!("http://{server}{}/messages", self.room);
@@ -227,7 +227,7 @@ impl Run {
     }
 
     /// Writes a last message, waits until everybody has it, and judges. Answers how long the slowest reader was without a connection.
-    async fn finish(mut self, app: &TestApp, person: &Person) -> Duration {
+    pub async fn finish(mut self, app: &TestApp, person: &Person) -> Duration {
         let url = format!("{}/messages", self.room);
         self.history.asked(&self.channel, "the last");
         app.post_as(person, &url, json!({"content": "the last"}))

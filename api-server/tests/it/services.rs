@@ -117,6 +117,7 @@ fn heal() {
         "redis-0",
         "redis-1",
         "redis-2",
+        "cluster-0",
     ] {
         // What runs already refuses to be started.
         let _ = try_control("resume", service);

@@ -97,7 +97,7 @@ pub struct Redis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub password_file: Option<PathBuf>,
-    /// File that holds a `redis://` URL, or a `rediss://` URL for TLS.
+    /// File that holds a `redis://` URL, or a `rediss://` URL for TLS: of a primary, or of any server of a Redis Cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(skip)]
     pub url_file: Option<PathBuf>,

@@ -67,7 +67,7 @@ impl Default for ManagedRedis {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalRedis {
-    /// Secret key that holds a `redis://` or `rediss://` URL.
+    /// Secret key that holds a `redis://` or `rediss://` URL: of a primary, or of any server of a Redis Cluster.
     pub secret_ref: SecretKeyRef,
     /// Secret key that holds the certificate of the authority that signs its own, in PEM. It needs a `rediss://` URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]

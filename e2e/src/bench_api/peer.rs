@@ -1,6 +1,5 @@
 //! What others need for the same: FastAPI, SQLAlchemy and redis-py, run by uvicorn with a process for each core.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -8,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use crate::benchmark::venv;
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::process::Call;
 use crate::services::{Platform, ports, postgres};
 
-const INSTALL: Duration = Duration::from_mins(10);
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Guards nothing: the server listens on loopback, for the time of a run.
 const PASSWORD: &str = "peer-for-tests";
@@ -39,28 +38,6 @@ const TABLES: &str = "
     GRANT CONNECT ON DATABASE tanka TO peer;
     ANALYZE peer.conversations; ANALYZE peer.messages; ANALYZE peer.memories";
 
-/// Installs what is pinned where it is not yet; answers where.
-async fn install(paths: &Paths, source: &Path) -> Result<PathBuf> {
-    let venv = paths.state.join("bench-api/venv");
-    let wanted = std::fs::read_to_string(source.join("requirements.txt"))?;
-    let installed = venv.join("installed.txt");
-    if std::fs::read_to_string(&installed).unwrap_or_default() != wanted {
-        let make = Call::new("python3", INSTALL).args(["-m", "venv", "--clear"]);
-        make.arg(&venv).run().await?;
-        let pip = Call::new(venv.join("bin/pip"), INSTALL);
-        let install = pip.args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "-r",
-        ]);
-        install.arg(source.join("requirements.txt")).run().await?;
-        std::fs::write(&installed, &wanted)?;
-    }
-    Ok(venv)
-}
-
 /// The server.
 #[derive(Debug)]
 pub struct Peer {
@@ -73,7 +50,7 @@ impl Peer {
     /// Installs it where it is not yet, copies the rows, and waits until it answers.
     pub async fn start(paths: &Paths, platform: &Platform) -> Result<Self> {
         let source = paths.repo.join("e2e/peers/api");
-        let venv = install(paths, &source).await?;
+        let venv = venv::install(&paths.state.join("bench-api/venv"), &source).await?;
         platform.postgres.query(0, TABLES).await?;
         let variables = platform.environment()?;
         let variable = |name: &str| {

@@ -18,6 +18,7 @@ use super::raw::Raw;
 use super::rows::Crowd;
 use crate::benchmark::report::Report;
 use crate::benchmark::server::resident;
+use crate::benchmark::venv;
 use crate::paths::Paths;
 use crate::process::Call;
 
@@ -72,11 +73,14 @@ impl Programs {
         let sockudo = root.join("bin/sockudo");
         if !sockudo.exists() {
             let built = root.join("target");
+            // One of the packages that it is made of compiles a `.proto` file.
+            let venv = venv::install(&root.join("protoc"), &node.join("sockudo")).await?;
             Call::new("cargo", COMPILE)
                 .args(["install", "sockudo", "--locked", "--version", SOCKUDO])
                 .args(["--no-default-features", "--features", "local", "--root"])
                 .args([&root])
                 .env("CARGO_TARGET_DIR", &built)
+                .env("PROTOC", venv.join("bin/protoc"))
                 .run()
                 .await?;
             tokio::fs::remove_dir_all(built).await?;

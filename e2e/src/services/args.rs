@@ -37,7 +37,7 @@ pub enum ServicesCommand {
     Ctl {
         /// What to do.
         action: Action,
-        /// Such as `pg-primary`, `pg-replica-1`, `redis-0`, `sentinel-0`.
+        /// Such as `pg-primary`, `pg-replica-1`, `redis-0`, `sentinel-0`, `cluster-0`.
         service: Option<String>,
     },
 }
@@ -56,6 +56,7 @@ pub async fn run(paths: &Paths, command: ServicesCommand) -> Result<ExitCode> {
 async fn run_with_services(paths: &Paths, command: &[String]) -> Result<ExitCode> {
     let start = Instant::now();
     let mut platform = Platform::start(paths).await?;
+    platform.add_redis_cluster().await?;
     eprintln!(
         "PostgreSQL and Redis are ready after {:.1} s",
         start.elapsed().as_secs_f32()

@@ -64,6 +64,11 @@ impl Group {
         Ok(group)
     }
 
+    /// The image that they run from.
+    pub fn image(&self) -> &Rootfs {
+        &self.root
+    }
+
     fn sandbox(&self, index: usize, data: &Path, options: &Options) -> Sandbox {
         let peers: Vec<String> = self
             .ports
