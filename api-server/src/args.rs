@@ -63,6 +63,15 @@ pub enum Command {
         #[command(subcommand)]
         command: DatabaseCommand,
     },
+    /// Print how large a platform has to be, as a part of its definition.
+    Capacity {
+        /// People who are there at the same time at the peak, up to 10,000,000.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        peak_users: u32,
+        /// People who are there at the same time on average; a third of the peak if absent.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        average_users: Option<u32>,
+    },
     /// Print the OpenAPI document.
     Openapi,
 }

@@ -1,6 +1,7 @@
 //! Commands for who operates the platform: they read the same configuration as the server, do one thing, and print it.
 
 pub mod cache;
+pub mod capacity;
 pub mod database;
 pub mod verdict;
 

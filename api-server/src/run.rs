@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, NewUser};
 use crate::args::{AdminCommand, Arguments, Command, ConfigCommand, MigrateArguments, ServeArguments};
+use crate::command::capacity::Capacity;
 use crate::command::{self, Operation};
 use crate::config::load::load;
 use crate::keys::Keys;
@@ -43,6 +44,17 @@ pub async fn run(arguments: Arguments) -> ExitCode {
                 command::database::run(operation, command).await
             })
             .await
+        }
+        Command::Capacity {
+            peak_users,
+            average_users,
+        } => {
+            let average = average_users.unwrap_or(peak_users / 3);
+            if average > *peak_users {
+                Err(anyhow!("--average-users must not be more than --peak-users"))
+            } else {
+                print(&Capacity::of(*peak_users, average).to_string())
+            }
         }
         Command::Openapi => http::openapi::document()
             .map_err(Into::into)

@@ -27,8 +27,10 @@ pub struct Described {
     pub target: Target,
     /// Makes a token unreadable; it needs the id, which is known only in the transaction.
     pub token: Option<Token>,
-    /// Whether it becomes the tenant's default.
+    /// Whether it becomes the person's default.
     pub default: bool,
+    /// Whether it becomes the default of all in the tenant who have none of their own. Then it goes to a workroom.
+    pub tenant_default: bool,
 }
 
 /// A token and the key that seals it.
@@ -47,22 +49,14 @@ impl std::fmt::Debug for Token {
 }
 
 impl WriteHandle<'_> {
-    /// The source of a sync, made if the person has it not: the one that was described, or the tenant's default.
+    /// The source of a sync, made if the person has it not: the one that was described, or the person's default, or the tenant's.
     pub(crate) async fn source(
         &mut self,
         user_id: Uuid,
         described: Option<&Described>,
     ) -> Result<Uuid, StoreError> {
         let Some(described) = described else {
-            return sqlx::query_scalar!(
-                "SELECT id FROM sync_sources WHERE is_default AND user_id = $1",
-                user_id
-            )
-            .fetch_optional(&mut *self.connection)
-            .await?
-            .ok_or(StoreError::Conflict(
-                "You have no default sync. Describe one, with `default: true`.",
-            ));
+            return self.default_source(user_id).await;
         };
         if let Some(workroom_id) = described.target.workroom() {
             self.belongs(workroom_id, user_id).await?;
@@ -75,11 +69,20 @@ impl WriteHandle<'_> {
             .execute(&mut *self.connection)
             .await?;
         }
+        if described.tenant_default {
+            sqlx::query!(
+                "UPDATE sync_sources SET is_tenant_default = false WHERE is_tenant_default AND tenant_id = $1",
+                self.tenant
+            )
+            .execute(&mut *self.connection)
+            .await?;
+        }
         let id = sqlx::query_scalar!(
-            "INSERT INTO sync_sources AS s (id, tenant_id, user_id, source, target, workroom_id, connector, is_default)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO sync_sources AS s (id, tenant_id, user_id, source, target, workroom_id, connector, is_default, is_tenant_default)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (tenant_id, user_id, source, target) DO UPDATE
-                SET connector = excluded.connector, is_default = s.is_default OR excluded.is_default, updated_at = clock_timestamp()
+                SET connector = excluded.connector, is_default = s.is_default OR excluded.is_default,
+                    is_tenant_default = s.is_tenant_default OR excluded.is_tenant_default, updated_at = clock_timestamp()
              RETURNING id",
             described.id,
             self.tenant,
@@ -89,6 +92,7 @@ impl WriteHandle<'_> {
             described.target.workroom(),
             serde_json::to_value(&described.connector)?,
             described.default,
+            described.tenant_default,
         )
         .fetch_one(&mut *self.connection)
         .await?;
@@ -104,6 +108,21 @@ impl WriteHandle<'_> {
             .await?;
         }
         Ok(id)
+    }
+
+    /// The person's default sync, or the tenant's.
+    async fn default_source(&mut self, user_id: Uuid) -> Result<Uuid, StoreError> {
+        sqlx::query_scalar!(
+            "SELECT id FROM sync_sources WHERE (is_default AND user_id = $1) OR (is_tenant_default AND tenant_id = $2)
+              ORDER BY is_default AND user_id = $1 DESC LIMIT 1",
+            user_id,
+            self.tenant,
+        )
+        .fetch_optional(&mut *self.connection)
+        .await?
+        .ok_or(StoreError::Conflict(
+            "Neither you nor your tenant has a default sync. Describe one, with `default: true`.",
+        ))
     }
 
     /// Fails unless the person is a member of a workroom.
@@ -128,7 +147,7 @@ pub struct StartSync {
     pub id: Uuid,
     /// The person.
     pub user_id: Uuid,
-    /// The source; the tenant's default without one.
+    /// The source; the default without one.
     pub described: Option<Described>,
 }
 
@@ -148,9 +167,10 @@ impl Write for StartSync {
         if task_id == self.id {
             sqlx::query!(
                 "INSERT INTO sync_records (id, tenant_id, user_id, source_id, source, target)
-                 SELECT $1, tenant_id, user_id, id, source, target FROM sync_sources WHERE id = $2",
+                 SELECT $1, tenant_id, $3, id, source, target FROM sync_sources WHERE id = $2",
                 task_id,
                 source_id,
+                self.user_id,
             )
             .execute(&mut *on.connection)
             .await?;

@@ -104,6 +104,8 @@ pub struct FindTask {
     pub viewer: Viewer,
     /// Which.
     pub id: Uuid,
+    /// Whether a run of the tenant's default sync counts, whoever started it: who starts it may be told of one that waits already.
+    pub of_default: bool,
 }
 
 impl Read for FindTask {
@@ -114,9 +116,11 @@ impl Read for FindTask {
             Row,
             r#"SELECT id, kind, state, attempts, last_error, result, created_at AS "created_at: Timestamp",
                       started_at AS "started_at: Timestamp", finished_at AS "finished_at: Timestamp", due_at AS "due_at: Timestamp"
-                 FROM jobs WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2)"#,
+                 FROM jobs j WHERE id = $1 AND ($2::uuid IS NULL OR user_id = $2 OR ($3 AND kind = 'sync' AND EXISTS (
+                     SELECT FROM sync_sources s WHERE s.is_tenant_default AND s.tenant_id = j.tenant_id AND s.id::text = j.payload->>'source_id')))"#,
             self.id,
             self.viewer.only(),
+            self.of_default,
         )
         .fetch_optional(&mut *on.connection)
         .await?
@@ -180,7 +184,12 @@ impl WriteHandle<'_> {
             user_id,
             manages: false,
         };
-        let task = FindTask { viewer, id }
+        let find = FindTask {
+            viewer,
+            id,
+            of_default: false,
+        };
+        let task = find
             .run(&mut ReadHandle {
                 connection: self.connection,
             })
@@ -206,6 +215,7 @@ impl Write for RetryTask {
         let find = FindTask {
             viewer: self.viewer,
             id: self.id,
+            of_default: false,
         };
         let changed = sqlx::query!(
             "UPDATE jobs SET state = 'queued', due_at = clock_timestamp(), attempts = 0, crashes = 0, cancelling = false,
@@ -252,6 +262,7 @@ impl Write for CancelTask {
         let find = FindTask {
             viewer: self.viewer,
             id: self.id,
+            of_default: false,
         };
         let changed = sqlx::query!(
             "UPDATE jobs SET cancelling = true,

@@ -1,5 +1,6 @@
 //! What people run by hand, as the real program: its words, its verdicts, and its log.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Method;
@@ -238,4 +239,29 @@ async fn a_slow_statement_is_logged_without_its_parameters() {
     );
     let log = std::fs::read_to_string(&process.log).unwrap();
     assert!(!log.contains(secret) && !log.contains(&person.token), "{log}");
+}
+
+/// C32, C33, C34: the size of a platform, as a part of its definition.
+#[tokio::test]
+async fn a_size_is_a_part_of_a_definition() {
+    let nowhere = Path::new("/nowhere");
+    let text = printed(
+        nowhere,
+        &["capacity", "--peak-users", "30000", "--average-users", "12000"],
+    )
+    .await;
+    assert!(
+        text.contains("      minReplicas: 3\n      maxReplicas: 9\n"),
+        "{text}"
+    );
+    let refused = command(
+        nowhere,
+        &["capacity", "--peak-users", "10", "--average-users", "11"],
+    )
+    .await;
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && words.contains("must not be more than --peak-users"),
+        "{words}"
+    );
 }

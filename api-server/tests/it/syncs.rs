@@ -244,6 +244,55 @@ async fn a_sync_is_not_started_twice() {
     .await;
 }
 
+/// An empty body means the tenant's default for who has none; only managers choose it. Whoever is told of a run that waits sees it.
+#[tokio::test]
+async fn the_default_of_a_tenant_is_everybodys() {
+    let app = TestApp::builder()
+        .config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
+        .start()
+        .await;
+    let (owner, stranger) = (app.person().await, app.person().await);
+    let (member, viewer) = (
+        app.colleague(&owner, "member").await,
+        app.colleague(&owner, "viewer").await,
+    );
+    let room = crate::workrooms::workroom(&app, &owner, "news").await;
+    let room = room.rsplit('/').next().unwrap();
+    let mut sync = json!({"connector": "http", "url": "http://127.0.0.1:1/feed.json", "target": "workroom", "workroom_id": room,
+                          "tenant_default": true});
+    let none = app.post_as(&member, "/api/v1/syncs", json!({})).await.expect(409);
+    assert!(none.text.contains("Neither you nor your tenant"), "{none:?}");
+    app.post_as(&member, "/api/v1/syncs", sync.clone())
+        .await
+        .expect(403);
+    let memories = json!({"connector": "http", "url": sync["url"], "tenant_default": true});
+    let refused = app.post_as(&owner, "/api/v1/syncs", memories).await.expect(422);
+    assert_eq!(refused.json()["errors"][0]["field"], "target");
+    let run = start(&app, &owner, sync.clone()).await;
+    assert_eq!(start(&app, &member, json!({})).await, run);
+    until("who was told of it sees it", async || {
+        app.get_as(&member, &run).await.status == StatusCode::OK
+    })
+    .await;
+    app.post_as(&viewer, "/api/v1/syncs", json!({})).await.expect(403);
+    app.get_as(&stranger, &run).await.expect(404);
+    app.post_as(&member, &format!("{run}/cancel"), json!({}))
+        .await
+        .expect(404);
+    app.post_as(&stranger, "/api/v1/syncs", json!({}))
+        .await
+        .expect(409);
+
+    // One's own goes first, and there is only one of the tenant.
+    let own = json!({"connector": "http", "url": "http://127.0.0.1:1/own.json", "default": true});
+    let own = start(&app, &member, own).await;
+    assert_eq!(start(&app, &member, json!({})).await, own);
+    sync["url"] = json!("http://127.0.0.1:1/other.json");
+    let other = start(&app, &owner, sync).await;
+    assert_ne!(other, run);
+    assert_eq!(start(&app, &owner, json!({})).await, other);
+}
+
 async fn feed(State(url): State<Arc<Mutex<String>>>, uri: Uri) -> Response {
     let base = url.lock().unwrap().clone();
     if uri.path() == "/2" {

@@ -79,7 +79,7 @@ async fn create(
     let Some(cron) = cron else {
         return Err(fields.into_error());
     };
-    let described = body.value.sync.parse(&app)?;
+    let described = body.value.sync.parse(&app, &caller)?;
     let key = key.of(&caller, &body);
     let create = CreateSchedule {
         id: entropy::id(),

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::tasks::viewer;
 use crate::app::App;
 use crate::domain::page::{Cursor, MAX_LIMIT, PageRequest};
+use crate::domain::principal::Permission;
 use crate::domain::sync::{Connector, GITHUB, Target, repository, token};
 use crate::entropy;
 use crate::http::answer::Answer;
@@ -26,7 +27,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, start))
 }
 
-/// What to copy from where. Without anything it is the caller's default sync.
+/// What to copy from where. Without anything it is the caller's default sync, or else the tenant's.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncRequest {
@@ -46,6 +47,8 @@ pub struct SyncRequest {
     pub workroom_id: Option<String>,
     /// Makes it the caller's default sync.
     pub default: bool,
+    /// Makes it the default of everybody in the tenant who has none; managers only, and the target is a workroom.
+    pub tenant_default: bool,
 }
 
 impl SyncRequest {
@@ -58,13 +61,19 @@ impl SyncRequest {
             &self.token,
             &self.target,
         ];
-        absent.iter().all(|field| field.is_none()) && self.workroom_id.is_none() && !self.default
+        let chosen = self.default || self.tenant_default;
+        absent.iter().all(|field| field.is_none()) && self.workroom_id.is_none() && !chosen
     }
 
     /// Checks it; nothing means the default.
-    pub fn parse(&self, app: &App) -> Result<Option<Described>, ApiError> {
+    pub fn parse(&self, app: &App, caller: &Caller) -> Result<Option<Described>, ApiError> {
         if self.is_empty() {
             return Ok(None);
+        }
+        if self.tenant_default && !caller.person.may(Permission::Manage) {
+            return Err(ApiError::Forbidden(
+                "Only managers choose the tenant's default sync.",
+            ));
         }
         let mut fields = Fields::default();
         let connector = self.connector(app, &mut fields);
@@ -83,6 +92,7 @@ impl SyncRequest {
                 key: app.keys().sources(),
             }),
             default: self.default,
+            tenant_default: self.tenant_default,
         }))
     }
 
@@ -118,6 +128,10 @@ impl SyncRequest {
 
     fn target(&self, fields: &mut Fields) -> Option<Target> {
         match self.target.as_deref() {
+            None | Some("memories") if self.tenant_default => fields.check(
+                "target",
+                Err("must be workroom for the tenant's default: memories are a person's own"),
+            ),
             None | Some("memories") if self.workroom_id.is_none() => Some(Target::Memories),
             None | Some("memories") => fields.check("workroom_id", Err("belongs to the target workroom")),
             Some("workroom") => {
@@ -228,7 +242,7 @@ fn whole(text: Option<&str>, absent: i64) -> Result<i64, &'static str> {
 }
 
 /// Starts a sync and answers at once with its task; one of the same source that waits or runs is not started twice. An empty body means
-/// the caller's default sync.
+/// the caller's default sync, or else the tenant's.
 #[utoipa::path(post, path = "/syncs", tag = "syncs", security(("bearer" = ["write"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request safe for a day")),
     request_body = Option<SyncRequest>, responses(
@@ -244,7 +258,7 @@ pub async fn start(
     key: Key,
     MaybeBody(body): MaybeBody<SyncRequest>,
 ) -> Result<Answer<Queued>, ApiError> {
-    let described = body.value.parse(&app)?;
+    let described = body.value.parse(&app, &caller)?;
     let key = key.of(&caller, &body);
     let start = StartSync {
         id: entropy::id(),

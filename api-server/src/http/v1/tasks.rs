@@ -73,6 +73,7 @@ async fn find(State(app): State<App>, caller: Caller, Id(id): Id) -> Result<Answ
     let find = FindTask {
         viewer: viewer(&caller),
         id,
+        of_default: true,
     };
     Ok(Answer::read(app.database().read(&caller.scope, &find).await?))
 }
