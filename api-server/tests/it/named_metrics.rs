@@ -9,9 +9,10 @@ use serde_json::json;
 use crate::app::{TestApp, until};
 use crate::socket::Socket;
 
-const ASKING: [&str; 4] = [
+const ASKING: [&str; 5] = [
     "config/alerts/platform.yaml",
     "config/dashboards/api.json",
+    "config/dashboards/cache.json",
     "config/dashboards/database.json",
     "config/dashboards/events.json",
 ];

@@ -56,6 +56,9 @@ pub struct Thresholds {
     pub connection_ratio: String,
     /// How far a replica is behind.
     pub replica_lag: Span,
+    /// Share of lookups that the cache answers, below which the alert fires.
+    #[schemars(length(max = 12), regex(pattern = r"^(0(\.[0-9]+)?|1(\.0+)?)$"))]
+    pub cache_hit_ratio: String,
 }
 
 impl Default for Thresholds {
@@ -65,6 +68,7 @@ impl Default for Thresholds {
             error_ratio: "0.01".to_owned(),
             connection_ratio: "0.8".to_owned(),
             replica_lag: Span::from_secs(1),
+            cache_hit_ratio: "0.8".to_owned(),
         }
     }
 }

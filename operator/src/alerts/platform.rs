@@ -11,6 +11,9 @@ use crate::platform::validate::{Database, Platform};
 /// Fewest requests in five minutes of which a share or a percentile says anything.
 const ENOUGH: u32 = 100;
 
+/// Fewest lookups in a quarter of an hour of which the cache's hit rate says anything.
+const ENOUGH_LOOKUPS: u32 = 1_000;
+
 /// All groups of a platform.
 pub fn groups(platform: &Platform) -> Vec<Value> {
     let labels = BTreeMap::from([
@@ -36,6 +39,7 @@ pub fn alerts(platform: &Platform) -> Vec<Alert> {
         alerts.extend(rules.patroni(postgres.instances));
     }
     alerts.extend(rules.redis());
+    alerts.push(rules.cache());
     alerts
 }
 
@@ -366,6 +370,25 @@ impl<'a> Rules<'a> {
             ),
         ]
     }
+
+    /// Whether the cache keeps load from the database.
+    fn cache(&self) -> Alert {
+        let of = &self.of;
+        let ratio = &self.platform.spec.monitoring.alerts.thresholds.cache_hit_ratio;
+        let lookups = format!("sum(increase(tanka_cache_lookups_total{{{of}}}[15m]))");
+        self.alert(
+            "CacheHitRateLow",
+            Severity::Warning,
+            "15m",
+            format!(
+                r#"sum(increase(tanka_cache_lookups_total{{{of},outcome=~"hit_.*"}}[15m])) / {lookups} < {ratio} and {lookups} >= {ENOUGH_LOOKUPS}"#
+            ),
+            (
+                "the cache answers too little",
+                "{{ $value | humanizePercentage }} of the lookups of the last quarter of an hour were answered by the cache.",
+            ),
+        )
+    }
 }
 
 /// Names of the components whose pods the rules look at.
@@ -395,6 +418,7 @@ mod tests {
     #[case("HighErrorRate", json!({"errorRatio": "0.001"}), "> 0.001 and")]
     #[case("DatabaseConnectionsHigh", json!({"connectionRatio": "0.9"}), "> 0.9")]
     #[case("PostgresReplicaLag", json!({"replicaLag": "250ms"}), "> 0.25")]
+    #[case("CacheHitRateLow", json!({"cacheHitRatio": "0.5"}), "< 0.5 and")]
     fn thresholds_come_from_the_spec(#[case] name: &str, #[case] thresholds: Value, #[case] words: &str) {
         let alert = find(
             json!({"monitoring": {"alerts": {"thresholds": thresholds}}}),

@@ -14,8 +14,9 @@ use crate::platform::validate::Platform;
 const SIDECAR_LABEL: &str = "grafana_dashboard";
 
 /// Committed dashboards: a short name, and the JSON that Grafana imports.
-pub const COMMITTED: [(&str, &str); 3] = [
+pub const COMMITTED: [(&str, &str); 4] = [
     ("api", include_str!("../../../../config/dashboards/api.json")),
+    ("cache", include_str!("../../../../config/dashboards/cache.json")),
     (
         "database",
         include_str!("../../../../config/dashboards/database.json"),

@@ -122,6 +122,7 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("ingress.tls.secretName", json!("other")),
         ("monitoring.alerts.enabled", json!(false)),
         ("monitoring.alerts.labels", json!({"release": "prometheus"})),
+        ("monitoring.alerts.thresholds.cacheHitRatio", json!("0.5")),
         ("monitoring.alerts.thresholds.connectionRatio", json!("0.9")),
         ("monitoring.alerts.thresholds.errorRatio", json!("0.05")),
         ("monitoring.alerts.thresholds.latencyP99", json!("1s")),
