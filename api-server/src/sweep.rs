@@ -46,17 +46,17 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
                 }
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::debug!(error = ?error, "nothing was swept");
+                    tracing::warn!(error = ?error, "expired rows could not be removed");
                     break;
                 }
             }
         }
         let old = ForgetInvalidations { age: INVALIDATIONS };
         if let Err(error) = database.write(scope, old).await {
-            tracing::debug!(error = ?error, "invalidations were not swept");
+            tracing::warn!(error = ?error, "old invalidations could not be removed");
         }
         if let Err(error) = database.write(scope, SweepJobs(BATCH)).await {
-            tracing::debug!(error = ?error, "jobs were not swept");
+            tracing::warn!(error = ?error, "old jobs could not be removed");
         }
     }
 }

@@ -21,6 +21,7 @@ const READY_WITHIN: Duration = Duration::from_mins(5);
 const PAIRS: u32 = 30;
 
 /// Runs all checks against a cluster on which the operator stands.
+#[expect(clippy::too_many_lines, reason = "a story in its order")]
 pub async fn run(cluster: &Cluster, steps: &mut Steps, moment_millis: i64) -> Result<()> {
     let acme = Platform::new(cluster, "acme");
     steps
@@ -45,6 +46,12 @@ pub async fn run(cluster: &Cluster, steps: &mut Steps, moment_millis: i64) -> Re
         .run(
             "a message arrives on the WebSocket",
             hears(&person, &conversation),
+        )
+        .await?;
+    steps
+        .run(
+            "no instance holds more connections than were dealt out",
+            keeps_to_its_pool(&acme),
         )
         .await?;
     steps
@@ -164,6 +171,53 @@ async fn hears(person: &Person, conversation: &str) -> Result<()> {
 }
 
 /// Sum of the operator's own counter of writes.
+/// T47, B10, R07, R18: what all API pods together hold open at each instance.
+async fn keeps_to_its_pool(acme: &Platform<'_>) -> Result<()> {
+    const COUNT: &str = "PGPASSWORD=$PATRONI_SUPERUSER_PASSWORD psql -XqAt -h 127.0.0.1 -U postgres tanka \
+                         -c \"SELECT count(*) FROM pg_stat_activity WHERE usename = 'tanka_app'\"";
+    let words = async |arguments: &[&str]| -> Result<Vec<String>> {
+        let text = acme.kubectl(arguments).await?;
+        Ok(text.split_whitespace().map(ToOwned::to_owned).collect())
+    };
+    let of =
+        |component: &str| format!("app.kubernetes.io/instance=acme,app.kubernetes.io/component={component}");
+    let names = "jsonpath={.items[*].metadata.name}";
+    let pods = words(&["get", "pods", "-l", &of("api"), "-o", names])
+        .await?
+        .len();
+    let instances = words(&["get", "pods", "-l", &of("postgres"), "-o", names]).await?;
+    let config = acme
+        .kubectl(&["get", "configmap", "acme-api-config", "-o", "yaml"])
+        .await?;
+    let size = config
+        .lines()
+        .find_map(|line| {
+            let value = line.trim().strip_prefix("\"poolSize\": ")?;
+            value.trim_end_matches(',').parse::<usize>().ok()
+        })
+        .context("the configuration names no poolSize")?;
+    ensure!(!instances.is_empty(), "no instance was found");
+    let most = pods * size.div_ceil(instances.len());
+    let mut all = 0;
+    for instance in &instances {
+        let count = acme
+            .kubectl(&["exec", instance, "-c", "postgres", "--", "bash", "-ec", COUNT])
+            .await?;
+        let count: usize = count.trim().parse()?;
+        ensure!(
+            count <= most,
+            "{instance} has {count} connections of {pods} API pods, {most} were dealt out"
+        );
+        all += count;
+    }
+    ensure!(
+        (instances.len()..=pods * size).contains(&all),
+        "{pods} API pods with {size} connections each hold {all}"
+    );
+    eprintln!("    {all} connections of {pods} API pods that may have {size} each");
+    Ok(())
+}
+
 async fn writes(cluster: &Cluster) -> Result<u64> {
     let pods = cluster
         .get(&[

@@ -96,6 +96,7 @@ impl std::fmt::Debug for Hub {
 /// The part of a published frame that the receiving process needs.
 #[derive(Debug, Deserialize)]
 struct Envelope<'a> {
+    id: Uuid,
     epoch: Uuid,
     offset: i64,
     event: &'a str,
@@ -268,6 +269,7 @@ impl Hub {
             return;
         };
         let ready = Ready {
+            id: envelope.id,
             epoch: envelope.epoch,
             position: envelope.offset,
             frame: frame.into(),
@@ -432,6 +434,7 @@ impl Hub {
 /// Prepares an event for sending.
 pub fn ready(event: &Event, keys: &Keys) -> Option<Ready> {
     Some(Ready {
+        id: event.id,
         epoch: event.epoch,
         position: event.position,
         frame: event.frame(keys).ok()?.into(),

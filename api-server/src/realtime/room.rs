@@ -1,7 +1,7 @@
 //! One channel in this process: its members and how far they were served. Pure: events come in, in any order and any number of
 //! times; members get each once, in order, or the room says from where on events are missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -12,10 +12,14 @@ use crate::domain::event::Channel;
 
 /// Events that came too early and are kept until the missing ones are there. More are dropped: they are in the table.
 const MOST_EARLY: usize = 256;
+/// Events that were handed out last and are still known. A primary that is lost takes fewer with it.
+const RECENT: usize = 16;
 
 /// An event, ready to be sent.
 #[derive(Debug, Clone)]
 pub struct Ready {
+    /// Identifies it.
+    pub id: Uuid,
     /// Its epoch.
     pub epoch: Uuid,
     /// Its position.
@@ -70,8 +74,16 @@ pub struct Head {
 pub enum Wants {
     /// Nothing.
     Nothing,
-    /// Events after this position, from the table.
-    EventsAfter(i64),
+    /// Events from the table.
+    Events {
+        /// After this position.
+        after: i64,
+        /// Up to here somebody told of events. What lies beyond is not asked for: a primary that dies shows, for a moment, commits that
+        /// no replica has, and its successor gives their positions to other events.
+        until: i64,
+    },
+    /// A new epoch: a position that was handed out belongs to another event now.
+    NewEpoch,
 }
 
 /// A channel with local members.
@@ -83,6 +95,7 @@ pub struct Room {
     origin: Option<Head>,
     members: Vec<Member>,
     early: BTreeMap<i64, Ready>,
+    recent: VecDeque<(i64, Uuid)>,
     filling: bool,
     delivered: u64,
     gone: Vec<Member>,
@@ -97,6 +110,7 @@ impl Room {
             origin: None,
             members: Vec::new(),
             early: BTreeMap::new(),
+            recent: VecDeque::new(),
             filling: false,
             delivered: 0,
             gone: Vec::new(),
@@ -150,7 +164,9 @@ impl Room {
             return Wants::Nothing;
         }
         if event.position <= head.position {
-            return Wants::Nothing;
+            let same = |(position, id): &(i64, Uuid)| *position != event.position || *id == event.id;
+            let agrees = self.recent.iter().all(same);
+            return if agrees { Wants::Nothing } else { Wants::NewEpoch };
         }
         self.keep_early(event);
         self.drain();
@@ -184,7 +200,10 @@ impl Room {
             }
             Some(own) if own.position < head.position && !self.filling => {
                 self.filling = true;
-                Wants::EventsAfter(own.position)
+                Wants::Events {
+                    after: own.position,
+                    until: head.position,
+                }
             }
             _ => Wants::Nothing,
         }
@@ -196,10 +215,13 @@ impl Room {
     }
 
     fn wants(&mut self) -> Wants {
-        match self.head {
-            Some(head) if !self.early.is_empty() && !self.filling => {
+        match (self.head, self.early.last_key_value()) {
+            (Some(head), Some((last, _))) if !self.filling => {
                 self.filling = true;
-                Wants::EventsAfter(head.position)
+                Wants::Events {
+                    after: head.position,
+                    until: *last,
+                }
             }
             _ => Wants::Nothing,
         }
@@ -228,6 +250,10 @@ impl Room {
                 epoch: Some(event.epoch),
                 position: event.position,
             };
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((event.position, event.id));
             for member in &self.members {
                 if event.position > member.seen {
                     let item = Item {
@@ -282,6 +308,7 @@ mod tests {
 
     fn event(position: i64) -> Ready {
         Ready {
+            id: Uuid::from_u128(position.unsigned_abs().into()),
             epoch: Uuid::nil(),
             position,
             frame: position.to_string().into(),
@@ -331,11 +358,27 @@ mod tests {
         }
     }
 
+    fn wants(after: i64, until: i64) -> Wants {
+        Wants::Events { after, until }
+    }
+
+    /// A commit that a dying primary shows although no replica has it is announced by nobody.
+    #[tokio::test]
+    async fn only_what_was_told_of_is_asked_for() {
+        let (mut room, _) = room(10);
+        assert_eq!(room.accept(event(13)), wants(10, 13));
+        assert_eq!(room.accept(event(15)), Wants::Nothing);
+        assert_eq!(room.accept(event(11)), Wants::Nothing);
+        assert_eq!(room.filled(10), wants(11, 15), "what was told of meanwhile too");
+        room.not_filled();
+        assert_eq!(room.compare(at(12)), wants(11, 12));
+    }
+
     #[tokio::test]
     async fn a_gap_is_fetched_and_then_closed() {
         let (mut room, queue) = room(10);
         assert_eq!(room.accept(event(11)), Wants::Nothing);
-        assert_eq!(room.accept(event(14)), Wants::EventsAfter(11));
+        assert_eq!(room.accept(event(14)), wants(11, 14));
         assert_eq!(room.accept(event(15)), Wants::Nothing);
         assert_eq!(room.accept(event(12)), Wants::Nothing);
         assert_eq!(room.accept(event(13)), Wants::Nothing);
@@ -356,10 +399,32 @@ mod tests {
         assert_eq!(received(&queue).await, ["5"]);
     }
 
+    /// What a lost primary showed last, its successor does not know.
+    #[tokio::test]
+    async fn a_position_that_belongs_to_another_event_wants_a_new_epoch() {
+        let (mut room, _) = room(10);
+        assert_eq!(room.accept(event(11)), Wants::Nothing);
+        assert_eq!(room.accept(event(11)), Wants::Nothing, "the same again");
+        let other = Ready {
+            id: Uuid::from_u128(99),
+            ..event(11)
+        };
+        assert_eq!(room.accept(other), Wants::NewEpoch);
+        let before = Ready {
+            id: Uuid::from_u128(99),
+            ..event(10)
+        };
+        assert_eq!(
+            room.accept(before),
+            Wants::Nothing,
+            "it was never handed out here"
+        );
+    }
+
     #[tokio::test]
     async fn a_gap_that_stays_ends_in_an_honest_close() {
         let (mut room, queue) = room(10);
-        assert_eq!(room.accept(event(14)), Wants::EventsAfter(10));
+        assert_eq!(room.accept(event(14)), wants(10, 14));
         assert_eq!(room.filled(10), Wants::Nothing);
         assert_eq!(queue.next().await, Next::Close(Close::HistoryLost));
     }
@@ -420,8 +485,8 @@ mod tests {
             let (mut room, queue) = room(0);
             for position in arrivals {
                 // Whatever the room misses is in the table.
-                if let Wants::EventsAfter(after) = room.accept(event(position)) {
-                    for missing in after + 1..=position {
+                if let Wants::Events { after, until } = room.accept(event(position)) {
+                    for missing in after + 1..=until {
                         room.accept(event(missing));
                     }
                     room.filled(after);

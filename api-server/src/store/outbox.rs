@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::domain::event::{Channel, Event, EventKind};
 use crate::entropy;
 use crate::routing::statement::Session;
-use crate::routing::{Position, Read, ReadHandle, StoreError};
+use crate::routing::{Position, Read, ReadHandle, StoreError, Write, WriteHandle};
 
 /// Events of a channel that are kept at least, whatever clients may come back to: processes that Redis told nothing fetch them.
 const KEPT: i64 = 1_000;
@@ -100,6 +100,28 @@ impl Read for Heads {
                 })
             })
             .collect())
+    }
+}
+
+/// Begins a new epoch of a channel, unless that was done already.
+#[derive(Debug)]
+pub struct NewEpoch {
+    /// The channel.
+    pub channel: Channel,
+    /// The epoch that ends.
+    pub epoch: Uuid,
+}
+
+impl Write for NewEpoch {
+    type Output = bool;
+
+    async fn run(&self, on: &mut WriteHandle<'_>) -> Result<bool, StoreError> {
+        let name = self.channel.to_string();
+        Ok(
+            sqlx::query_scalar!(r#"SELECT realtime_renew($1, $2) AS "renewed!""#, name, self.epoch)
+                .fetch_one(&mut *on.connection)
+                .await?,
+        )
     }
 }
 

@@ -1,11 +1,17 @@
 //! The cache as those see it who operate the platform, and as Redis holds it.
 
+use std::time::Duration;
+
+use api_server::cache::kind::{Entity, Kind};
+use api_server::routing::Scope;
+use api_server::store::invalidations::ForgetInvalidations;
 use axum::http::Method;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::app::{Person, TestApp, until, write_config};
+use crate::app::{PATIENCE, Person, TestApp, until, write_config};
 use crate::cache::{LIST, remember};
 use crate::process::Process;
 use crate::services::connect;
@@ -173,4 +179,39 @@ async fn nothing_secret_is_in_redis() {
         }
     }
     assert!(seen >= 1, "the list was looked at");
+}
+
+/// What every process has seen is removed, by the role of the requests, which may not change such rows.
+#[tokio::test]
+async fn old_invalidations_are_removed() {
+    let app = TestApp::start().await;
+    let mut owner = connect("postgres", 0).await;
+    let mut made = Vec::new();
+    for age in ["1 hour", "1 second"] {
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO cache_invalidations (target, created_at) VALUES ($2, now() - $1::text::interval) RETURNING id",
+        )
+        .bind(age)
+        .bind(Entity::of_person(Kind::Memories, Uuid::nil(), Uuid::nil()).to_string())
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+        made.push(id);
+    }
+    let scope = Scope {
+        tenant: None,
+        deadline: Instant::now() + PATIENCE,
+        at_least: None,
+        primary_only: true,
+    };
+    let old = ForgetInvalidations {
+        age: Duration::from_mins(10),
+    };
+    app.running.app.database().write(scope, old).await.unwrap();
+    let left: Vec<i64> = sqlx::query_scalar("SELECT id FROM cache_invalidations WHERE id = ANY ($1)")
+        .bind(&made)
+        .fetch_all(&mut owner)
+        .await
+        .unwrap();
+    assert_eq!(left, made[1..]);
 }

@@ -424,3 +424,34 @@ async fn metrics_of_connections_move() {
     })
     .await;
 }
+
+/// A primary that is lost can take events with it that it showed for a moment, and its successor gives their positions to others. Whoever
+/// saw such an event is told so, on whatever server it comes back.
+#[tokio::test]
+async fn who_saw_an_event_that_is_lost_is_told_so() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    app.post_as(&person, "/api/v1/conversations", json!({"title": "lost"}))
+        .await
+        .expect(201);
+    let seen = socket.frame().await;
+    assert_eq!(seen["event"], "conversation.created", "{seen}");
+    // What another server publishes after the promotion.
+    let mut successor = seen.clone();
+    successor["id"] = json!(uuid::Uuid::new_v4());
+    let name = format!("tanka:event:user:{}", person.user_id);
+    let connected = app.running.app.redis().get().unwrap();
+    redis::cmd("SPUBLISH")
+        .arg(&name)
+        .arg(successor.to_string())
+        .query_async::<i64>(&mut connected.of(&name))
+        .await
+        .unwrap();
+    assert_eq!(socket.closed().await.0, 4010);
+    let place = json!({"offset": seen["offset"], "epoch": seen["epoch"]});
+    let (_, back) = Socket::connect(&app, &person, Some(place)).await;
+    assert_eq!(back["recovered"], false, "{back}");
+    assert_ne!(back["epoch"], seen["epoch"]);
+    assert_eq!(back["offset"], seen["offset"]);
+}

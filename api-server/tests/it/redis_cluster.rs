@@ -156,6 +156,14 @@ async fn a_server_of_a_cluster_that_dies_costs_nobody_an_event() {
     let pair = Pair::start(0, true).await;
     let [app, _] = &pair.apps;
     let person = app.person().await;
+    let history = || {
+        app.running
+            .app
+            .redis()
+            .get()
+            .map(|connected| connected.replication_id.clone())
+    };
+    let before = history().unwrap();
     let run = Run::start(app, &person, &pair.servers(), 20).await;
     for number in 1..=200 {
         if number == 60 {
@@ -172,6 +180,7 @@ async fn a_server_of_a_cluster_that_dies_costs_nobody_an_event() {
         Value::BulkString("master".into()),
         "its replica is the primary now"
     );
+    assert_ne!(history().unwrap(), before, "the cache begins anew");
     for number in 201..=250 {
         assert!(run.say(app, &person, &pair.servers()[number % 2], number).await);
     }

@@ -64,7 +64,7 @@ async fn publish(
         }
         let commands: Vec<Vec<&str>> = events
             .iter()
-            .map(|(channel, frame)| vec!["PUBLISH", channel, frame])
+            .map(|(channel, frame)| vec!["SPUBLISH", channel, frame])
             .collect();
         platform.redis.pipeline(primary, &commands).await?;
     }

@@ -302,7 +302,7 @@ pub async fn registry(report: &mut Report, team: &Team, server: &Server, platfor
             }
             platform.redis.pipeline(primary, &[command]).await?;
         }
-        let lease = format!("tanka:node:{name}");
+        let lease = format!("tanka:node:{{bench-{node}}}/0");
         let told = [
             vec!["SADD", &roll, &name],
             vec!["SET", &lease, "1", "PX", "120000"],

@@ -14,7 +14,7 @@ use super::{Hub, JoinError, Resume, ready};
 use crate::domain::event::{Channel, Event};
 use crate::entropy;
 use crate::routing::{Position, Scope, StoreError};
-use crate::store::outbox::{self, EventsAfter, Heads};
+use crate::store::outbox::{self, EventsAfter, Heads, NewEpoch};
 
 /// Channels that one query asks for.
 const CHUNK: usize = 500;
@@ -26,6 +26,8 @@ const PART: usize = 16 << 10;
 const CALM: Duration = Duration::from_secs(5);
 /// How often while Redis does not deliver.
 const ALONE: Duration = Duration::from_millis(300);
+/// How often it is tried to begin a new epoch.
+const RENEWALS: usize = 10;
 /// Limit of one look.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -196,14 +198,38 @@ impl Hub {
     }
 
     pub(super) fn satisfy(&self, channel: Channel, epoch: Uuid, wants: Wants) {
-        if let Wants::EventsAfter(after) = wants {
-            let hub = self.clone();
-            tokio::spawn(async move { hub.fill(channel, epoch, after).await });
+        let hub = self.clone();
+        match wants {
+            Wants::Nothing => {}
+            Wants::Events { after, until } => {
+                tokio::spawn(async move { hub.fill(channel, epoch, (after, until)).await });
+            }
+            Wants::NewEpoch => {
+                tokio::spawn(async move { hub.renew(channel, epoch).await });
+            }
         }
     }
 
-    /// Fetches events until the room misses nothing.
-    async fn fill(&self, channel: Channel, epoch: Uuid, mut after: i64) {
+    /// Begins a new epoch, and lets go of all who listen: whoever saw an event that is lost learns of it by coming back.
+    async fn renew(&self, channel: Channel, epoch: Uuid) {
+        tracing::warn!(%channel, "an event was lost with a primary, the channel begins anew");
+        for _ in 0..RENEWALS {
+            let renewed = self
+                .0
+                .fleet
+                .write(scope(Instant::now() + LOOK, true), NewEpoch { channel, epoch })
+                .await;
+            match renewed {
+                // Another process may have been first; the epoch is another one in any case.
+                Ok(_) => return self.look_at(&[channel], true).await,
+                Err(error) => tracing::warn!(%channel, error = ?error, "no new epoch could be begun"),
+            }
+            tokio::time::sleep(entropy::jitter(ALONE)).await;
+        }
+    }
+
+    /// Fetches events after a position and up to another one, until the room misses nothing.
+    async fn fill(&self, channel: Channel, epoch: Uuid, (mut after, mut until): (i64, i64)) {
         loop {
             let wanted = EventsAfter {
                 channel,
@@ -223,8 +249,8 @@ impl Hub {
                 }
                 return;
             };
-            for event in events {
-                if let Some(ready) = ready(&event, &self.0.keys) {
+            for event in events.iter().filter(|event| event.position <= until) {
+                if let Some(ready) = ready(event, &self.0.keys) {
                     self.accept(channel, ready, "poll", event.at);
                 }
             }
@@ -236,8 +262,11 @@ impl Hub {
             let gone = room.take_gone();
             self.clear(rooms, channel, &gone);
             match wants {
-                Wants::EventsAfter(next) => after = next,
-                Wants::Nothing => return,
+                Wants::Events {
+                    after: next,
+                    until: end,
+                } => (after, until) = (next, end),
+                Wants::Nothing | Wants::NewEpoch => return,
             }
         }
     }
