@@ -77,6 +77,8 @@ pub struct Connected {
     addresses: Vec<Address>,
     /// Names the history of its data: another one means that data may have been lost or have come back.
     pub replication_id: String,
+    /// Ends with the connection.
+    lost: CancellationToken,
 }
 
 /// A primary.
@@ -166,6 +168,7 @@ impl RedisLink {
                     self.set(Some(connected.clone()), &metrics);
                     let error = check(&connected, &live, &settings).await;
                     self.set(None, &metrics);
+                    connected.lost.cancel();
                     tracing::warn!(%error, "connection to Redis was lost, working without it");
                 }
                 Err(error) if !silent => {

@@ -51,12 +51,24 @@ pub async fn run(database: Fleet, live: Live, stop: CancellationToken) {
                 }
             }
         }
-        let old = ForgetInvalidations { age: INVALIDATIONS };
-        if let Err(error) = database.write(scope, old).await {
-            tracing::warn!(error = ?error, "old invalidations could not be removed");
-        }
+        forget_invalidations(&database, scope).await;
         if let Err(error) = database.write(scope, SweepJobs(BATCH)).await {
             tracing::warn!(error = ?error, "old jobs could not be removed");
+        }
+    }
+}
+
+/// As long as there is a whole batch and time.
+async fn forget_invalidations(database: &Fleet, scope: Scope) {
+    loop {
+        let old = ForgetInvalidations { age: INVALIDATIONS };
+        match database.write(scope, old).await {
+            Ok(gone) if gone.output >= ForgetInvalidations::BATCH => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(error = ?error, "old invalidations could not be removed");
+                return;
+            }
         }
     }
 }

@@ -96,6 +96,9 @@ impl CacheCounts {
             for outcome in [Outcome::Local, Outcome::Shared, Outcome::Miss] {
                 let _ = m.lookups.get_or_create_owned(&labels(kind, outcome));
             }
+            for family in [&m.loads, &m.refused, &m.invalidations] {
+                let _ = family.get_or_create_owned(&of_kind(kind));
+            }
         }
         let r = registry.sub_registry_with_prefix("cache");
         r.register("lookups", "Lookups by kind and outcome", m.lookups.clone());

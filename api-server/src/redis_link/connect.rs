@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crds::config::Redis;
-use futures::future::try_join_all;
+use futures::future::{select_ok, try_join_all};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
@@ -13,6 +13,7 @@ use redis::{
 };
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::slots::{Address, Slots};
 use super::{CONNECT, Connected, LinkError, Server};
@@ -124,14 +125,15 @@ pub async fn connect(settings: &Redis, known: &[Address]) -> Result<Connected, L
     let authority = settings.ca_file.as_deref().map(read).transpose()?;
     let client = trust::redis(info, authority.map(String::into_bytes))?;
     let info = client.get_connection_info();
-    let mut outcome = join(info).await;
-    for address in known {
-        if outcome.is_ok() {
-            break;
-        }
-        outcome = join(&at(info, address)).await;
+    let outcome = join(info).await;
+    if outcome.is_ok() || known.is_empty() {
+        return outcome;
     }
-    outcome
+    // All at once, so that those that are gone do not use up the time of one that answers.
+    let others = known
+        .iter()
+        .map(|address| Box::pin(async move { join(&at(info, address)).await }));
+    select_ok(others).await.map(|(connected, _)| connected)
 }
 
 /// Connects to one server, and to those that it names if it is one of a cluster.
@@ -151,6 +153,7 @@ async fn join(info: &ConnectionInfo) -> Result<Connected, LinkError> {
         servers,
         slots,
         addresses,
+        lost: CancellationToken::new(),
     })
 }
 

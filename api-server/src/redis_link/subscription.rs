@@ -149,13 +149,24 @@ impl Subscription {
 
     /// Subscribes to more channels.
     pub async fn add(&mut self, channels: &[String]) -> Result<(), Ended> {
-        self.send("SSUBSCRIBE", channels, "subscription failed").await
+        self.send("SSUBSCRIBE", channels, "subscription failed").await?;
+        self.listen_anew();
+        Ok(())
     }
 
     /// Leaves channels that it is subscribed to.
     pub async fn remove(&mut self, channels: &[String]) -> Result<(), Ended> {
         self.end.parting.fetch_add(channels.len(), Ordering::Relaxed);
-        self.send("SUNSUBSCRIBE", channels, "unsubscribing failed").await
+        self.send("SUNSUBSCRIBE", channels, "unsubscribing failed")
+            .await?;
+        self.listen_anew();
+        Ok(())
+    }
+
+    /// While channels were added or left nobody listened to beats, and every server has answered.
+    fn listen_anew(&mut self) {
+        let now = Instant::now();
+        self.ways.iter_mut().for_each(|way| way.heard = now);
     }
 
     /// One command for each channel, because those of one command would have to be in one slot.
@@ -183,13 +194,14 @@ impl Subscription {
 
     /// The next message. May be dropped and asked again.
     pub async fn next(&mut self) -> Result<Message, Ended> {
-        let end = self.end.clone();
+        let (end, lost) = (self.end.clone(), self.connected.lost.clone());
         loop {
             tokio::select! {
                 biased;
                 () = end.token.cancelled() => {
                     return Err(Ended(end.reason.get().copied().unwrap_or("unknown")));
                 }
+                () = lost.cancelled() => return Err(Ended("the connection to Redis was lost")),
                 _ = self.beat.tick() => self.send_beats()?,
                 message = self.messages.recv() => {
                     let message = message.ok_or(Ended("connection was closed"))?;
@@ -204,7 +216,9 @@ impl Subscription {
 
     fn send_beats(&self) -> Result<(), Ended> {
         for way in &self.ways {
-            if way.heard.elapsed() > SILENCE {
+            let silent = way.heard.elapsed();
+            // What waits to be read may be a beat.
+            if silent > SILENCE && (self.messages.is_empty() || silent > SILENCE * 2) {
                 return Err(Ended("silence"));
             }
             let mut command = redis::cmd("SPUBLISH");

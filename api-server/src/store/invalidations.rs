@@ -119,6 +119,11 @@ pub struct ForgetInvalidations {
     pub age: Duration,
 }
 
+impl ForgetInvalidations {
+    /// Rows of a batch.
+    pub const BATCH: u64 = 5_000;
+}
+
 impl Write for ForgetInvalidations {
     type Output = u64;
 

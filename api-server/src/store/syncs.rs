@@ -95,7 +95,11 @@ impl WriteHandle<'_> {
             described.tenant_default,
         )
         .fetch_one(&mut *self.connection)
-        .await?;
+        .await
+        .map_err(|error| match super::on_constraint(error, "sync_sources_tenant_default_key") {
+            StoreError::Taken(_) => StoreError::Conflict("Somebody else has just chosen the tenant's default sync."),
+            other => other,
+        })?;
         if let Some(token) = &described.token {
             let sealed = crate::syncs::seal::seal(&token.key, id, &token.text)
                 .map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -110,11 +114,12 @@ impl WriteHandle<'_> {
         Ok(id)
     }
 
-    /// The person's default sync, or the tenant's.
+    /// The person's default sync, or the tenant's while whoever described it is active: its token and name are used.
     async fn default_source(&mut self, user_id: Uuid) -> Result<Uuid, StoreError> {
         sqlx::query_scalar!(
-            "SELECT id FROM sync_sources WHERE (is_default AND user_id = $1) OR (is_tenant_default AND tenant_id = $2)
-              ORDER BY is_default AND user_id = $1 DESC LIMIT 1",
+            "SELECT s.id FROM sync_sources s JOIN users u ON u.id = s.user_id
+              WHERE u.is_active AND ((s.is_default AND s.user_id = $1) OR (s.is_tenant_default AND s.tenant_id = $2))
+              ORDER BY s.is_default AND s.user_id = $1 DESC LIMIT 1",
             user_id,
             self.tenant,
         )
@@ -197,7 +202,7 @@ pub struct Source {
     pub progress: Value,
 }
 
-/// Finds a source; none if it was deleted.
+/// Finds a source; none if it was deleted, or if whoever described it may no longer log in.
 #[derive(Debug)]
 pub struct FindSource(pub Uuid);
 
@@ -206,7 +211,8 @@ impl Read for FindSource {
 
     async fn run(&self, on: &mut ReadHandle<'_>) -> Result<Option<Source>, StoreError> {
         let row = sqlx::query!(
-            "SELECT id, user_id, connector, workroom_id, sealed_token, progress FROM sync_sources WHERE id = $1",
+            "SELECT s.id, s.user_id, s.connector, s.workroom_id, s.sealed_token, s.progress
+               FROM sync_sources s JOIN users u ON u.id = s.user_id WHERE s.id = $1 AND u.is_active",
             self.0,
         )
         .fetch_optional(&mut *on.connection)

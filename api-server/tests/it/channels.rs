@@ -425,6 +425,18 @@ async fn metrics_of_connections_move() {
     .await;
 }
 
+/// Publishes a frame as another server does.
+async fn tell(app: &TestApp, frame: &Value) {
+    let name = format!("tanka:event:{}", frame["channel"].as_str().unwrap());
+    let connected = app.running.app.redis().get().unwrap();
+    redis::cmd("SPUBLISH")
+        .arg(&name)
+        .arg(frame.to_string())
+        .query_async::<i64>(&mut connected.of(&name))
+        .await
+        .unwrap();
+}
+
 /// A primary that is lost can take events with it that it showed for a moment, and its successor gives their positions to others. Whoever
 /// saw such an event is told so, on whatever server it comes back.
 #[tokio::test]
@@ -440,18 +452,40 @@ async fn who_saw_an_event_that_is_lost_is_told_so() {
     // What another server publishes after the promotion.
     let mut successor = seen.clone();
     successor["id"] = json!(uuid::Uuid::new_v4());
-    let name = format!("tanka:event:user:{}", person.user_id);
-    let connected = app.running.app.redis().get().unwrap();
-    redis::cmd("SPUBLISH")
-        .arg(&name)
-        .arg(successor.to_string())
-        .query_async::<i64>(&mut connected.of(&name))
-        .await
-        .unwrap();
+    tell(&app, &successor).await;
     assert_eq!(socket.closed().await.0, 4010);
     let place = json!({"offset": seen["offset"], "epoch": seen["epoch"]});
     let (_, back) = Socket::connect(&app, &person, Some(place)).await;
     assert_eq!(back["recovered"], false, "{back}");
     assert_ne!(back["epoch"], seen["epoch"]);
     assert_eq!(back["offset"], seen["offset"]);
+}
+
+/// The same where nobody told of the event that has the place now: it is in the table when a gap behind it is filled.
+#[tokio::test]
+async fn an_event_that_was_replaced_is_found_by_the_next_gap() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    app.post_as(&person, "/api/v1/conversations", json!({"title": "replaced"}))
+        .await
+        .expect(201);
+    let seen = socket.frame().await;
+    let mut owner = connect("postgres", 0).await;
+    sqlx::query("UPDATE events SET id = gen_random_uuid() WHERE id = $1::text::uuid")
+        .bind(seen["id"].as_str())
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let mut later = seen.clone();
+    later["id"] = json!(uuid::Uuid::new_v4());
+    later["offset"] = json!(seen["offset"].as_i64().unwrap() + 2);
+    tell(&app, &later).await;
+    assert_eq!(socket.closed().await.0, 4010);
+    until("a new epoch has begun", async || {
+        let place = json!({"offset": seen["offset"], "epoch": seen["epoch"]});
+        let (_, back) = Socket::connect(&app, &person, Some(place)).await;
+        back["recovered"] == false && back["epoch"] != seen["epoch"]
+    })
+    .await;
 }

@@ -252,7 +252,8 @@ async fn the_default_of_a_tenant_is_everybodys() {
         .start()
         .await;
     let (owner, stranger) = (app.person().await, app.person().await);
-    let (member, viewer) = (
+    let (member, another, viewer) = (
+        app.colleague(&owner, "member").await,
         app.colleague(&owner, "member").await,
         app.colleague(&owner, "viewer").await,
     );
@@ -288,9 +289,35 @@ async fn the_default_of_a_tenant_is_everybodys() {
     let own = start(&app, &member, own).await;
     assert_eq!(start(&app, &member, json!({})).await, own);
     sync["url"] = json!("http://127.0.0.1:1/other.json");
-    let other = start(&app, &owner, sync).await;
+    let other = start(&app, &owner, sync.clone()).await;
     assert_ne!(other, run);
     assert_eq!(start(&app, &owner, json!({})).await, other);
+
+    // Nobody uses the token and the name of a manager who is locked out.
+    let manager = app.colleague(&owner, "admin").await;
+    sync["url"] = json!("http://127.0.0.1:1/of-the-manager.json");
+    app.post_as(
+        &owner,
+        &format!("/api/v1/workrooms/{room}/members"),
+        json!({"user_id": manager.user_id}),
+    )
+    .await
+    .expect(201);
+    let last = start(&app, &manager, sync).await;
+    assert_eq!(start(&app, &another, json!({})).await, last);
+    let lock = format!("/api/v1/tenant/users/{}", manager.user_id);
+    app.as_with(
+        &owner,
+        Method::PATCH,
+        &lock,
+        &[],
+        Some(json!({"is_active": false})),
+    )
+    .await
+    .expect(200);
+    app.post_as(&another, "/api/v1/syncs", json!({}))
+        .await
+        .expect(409);
 }
 
 async fn feed(State(url): State<Arc<Mutex<String>>>, uri: Uri) -> Response {

@@ -231,10 +231,11 @@ impl Hub {
     /// Fetches events after a position and up to another one, until the room misses nothing.
     async fn fill(&self, channel: Channel, epoch: Uuid, (mut after, mut until): (i64, i64)) {
         loop {
+            // The last one that is here already comes once more: if it is another one now, the room will notice.
             let wanted = EventsAfter {
                 channel,
                 epoch,
-                after,
+                after: (after - 1).max(0),
                 limit: FETCH,
             };
             let read = self
