@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use crate::app::{Person, TestApp, until, until_some};
+use crate::app::{Builder, Person, TestApp, until, until_some};
 use crate::github::{Asked, Github, Mood};
 use crate::outside::{serve, working};
 use crate::services::connect;
@@ -221,15 +221,16 @@ async fn a_page_at_another_address_is_not_followed() {
     );
 }
 
+/// A server whose workers take nothing.
+fn resting() -> Builder {
+    TestApp::builder().config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
+}
+
 /// A sync that is asked for while it waits or runs is the same task.
 #[tokio::test]
 async fn a_sync_is_not_started_twice() {
     // No worker of this server takes it.
-    let app = TestApp::builder()
-        .config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
-        .alone()
-        .start()
-        .await;
+    let app = resting().alone().start().await;
     let owner = app.person().await;
     let body = json!({"connector": "http", "url": "http://127.0.0.1:1/feed.json", "default": true});
     let one = start(&app, &owner, body.clone()).await;
@@ -252,10 +253,7 @@ async fn a_sync_is_not_started_twice() {
 /// An empty body means the tenant's default for who has none; only managers choose it. Whoever is told of a run that waits sees it.
 #[tokio::test]
 async fn the_default_of_a_tenant_is_everybodys() {
-    let app = TestApp::builder()
-        .config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
-        .start()
-        .await;
+    let app = resting().start().await;
     let (owner, stranger) = (app.person().await, app.person().await);
     let (member, viewer) = (
         app.colleague(&owner, "member").await,
@@ -301,10 +299,7 @@ async fn the_default_of_a_tenant_is_everybodys() {
 /// Nobody uses the token and the name of a manager who is locked out.
 #[tokio::test]
 async fn the_default_of_a_tenant_ends_with_who_chose_it() {
-    let app = TestApp::builder()
-        .config("jobs: {concurrency: 0}\noutbound: {allowedNetworks: [127.0.0.0/8]}")
-        .start()
-        .await;
+    let app = resting().start().await;
     let owner = app.person().await;
     let (manager, another) = (
         app.colleague(&owner, "admin").await,

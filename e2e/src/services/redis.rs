@@ -13,9 +13,9 @@ use crate::{
 /// What Sentinel calls the group.
 pub const MASTER_NAME: &str = "tanka";
 /// Guards nothing: the servers listen on loopback, for the time of a test.
-const PASSWORD: &str = "redis-for-tests";
+pub(super) const PASSWORD: &str = "redis-for-tests";
 /// As the image has it.
-const USER: (u32, u32) = (999, 999);
+pub(super) const USER: (u32, u32) = (999, 999);
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(5);
 const HANDOVER_DEADLINE: Duration = Duration::from_secs(30);
@@ -171,17 +171,11 @@ impl Group {
 
     /// Several commands over one connection to a server, and the answer to each.
     pub async fn pipeline(&self, index: usize, commands: &[Vec<&str>]) -> Result<Vec<String>> {
-        self.ask_all(self.port(index)?, commands).await
+        ask_all(self.port(index)?, commands).await
     }
 
     async fn ask(&self, port: u16, command: &[&str]) -> Result<String> {
-        Ok(self.ask_all(port, &[command.to_vec()]).await?.concat())
-    }
-
-    async fn ask_all(&self, port: u16, commands: &[Vec<&str>]) -> Result<Vec<String>> {
-        timeout(QUERY_DEADLINE, resp::ask(port, PASSWORD, commands))
-            .await
-            .with_context(|| format!("Redis on port {port} did not answer in time"))?
+        Ok(ask_all(port, &[command.to_vec()]).await?.concat())
     }
 
     /// What a command that uses them finds in its environment.
@@ -203,4 +197,11 @@ impl Group {
             ("TANKA_TEST_REDIS_PASSWORD", PASSWORD.to_owned()),
         ]
     }
+}
+
+/// Several commands over one connection to a server, and the answer to each.
+pub(super) async fn ask_all(port: u16, commands: &[Vec<&str>]) -> Result<Vec<String>> {
+    timeout(QUERY_DEADLINE, resp::ask(port, PASSWORD, commands))
+        .await
+        .with_context(|| format!("Redis on port {port} did not answer in time"))?
 }

@@ -3,21 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tokio::time::timeout;
+use anyhow::{Result, ensure};
 
 use crate::{
     rootfs::Rootfs,
-    services::{Sandbox, Service, Stack, ports, resp},
+    services::{Sandbox, Service, Stack, ports, redis},
 };
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
-/// Guards nothing: the servers listen on loopback, for the time of a test.
-const PASSWORD: &str = "redis-for-tests";
-/// As the image has it.
-const USER: (u32, u32) = (999, 999);
-const QUERY_DEADLINE: Duration = Duration::from_secs(5);
 const READY_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Servers `cluster-0`, ...; the second half are replicas of the first at the beginning.
@@ -36,7 +30,7 @@ impl RedisCluster {
             let name = format!("cluster-{index}");
             let sandbox = Sandbox {
                 root: root.path.clone(),
-                user: USER,
+                user: redis::USER,
                 binds: vec![(stack.folder().join(&name), "/data")],
                 disks: Vec::new(),
                 environment: Vec::new(),
@@ -109,11 +103,7 @@ impl RedisCluster {
     }
 
     async fn ask(&self, index: usize, command: &[&str]) -> Result<String> {
-        let port = self.ports[index].0;
-        let commands = [command.to_vec()];
-        let answers = timeout(QUERY_DEADLINE, resp::ask(port, PASSWORD, &commands))
-            .await
-            .with_context(|| format!("Redis on port {port} did not answer in time"))??;
+        let answers = redis::ask_all(self.ports[index].0, &[command.to_vec()]).await?;
         Ok(answers.concat())
     }
 
@@ -153,9 +143,9 @@ fn command((port, bus): (u16, u16)) -> Vec<String> {
         "--dir",
         "/data",
         "--requirepass",
-        PASSWORD,
+        redis::PASSWORD,
         "--masterauth",
-        PASSWORD,
+        redis::PASSWORD,
         // A primary that is gone is replaced soon.
         "--cluster-node-timeout",
         "1500",
