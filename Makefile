@@ -6,7 +6,7 @@ export TANKA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tanka
 export CARGO_TARGET_DIR ?= $(TANKA_CACHE)/target
 .DEFAULT_GOAL := help
 
-.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-api bench-operator bench-realtime
+.PHONY: help deps demo down dev test test-full e2e sweep lint generate build images kubeconfig status bench bench-api load bench-operator bench-realtime
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-realtime: deps ## measure fan-out, memory, recovery and losses of real tim
 
 bench-api: deps ## measure requests beside FastAPI and beside a bare server, optimised
 	@$(CARGO) run --quiet --profile optimised --package e2e -- bench-api
+
+load: deps ## people who use the API, played by k6: all scenarios, or those in NAMES
+	@$(CARGO) run --quiet --profile optimised --package e2e -- load $(NAMES)
 
 bench: deps ## measure boot, readiness and failover, several times
 	@$(CARGO) e2e bench

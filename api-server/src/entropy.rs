@@ -21,6 +21,11 @@ pub fn jitter(base: Duration) -> Duration {
     base.mul_f64(rand::random_range(0.5..1.5))
 }
 
+/// At least `base`, at most one and a half of it: for a pause that somebody has asked for, or that protects somebody.
+pub fn later(base: Duration) -> Duration {
+    base.mul_f64(rand::random_range(1.0..1.5))
+}
+
 /// A number above 0, at most 1, each as likely as the other.
 pub fn uniform() -> f64 {
     1.0 - rand::random_range(0.0..1.0)

@@ -24,8 +24,9 @@ const LOCK: i64 = 7_205_759_403_792_793;
 pub const APP_ROLE: &str = "tanka_app";
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long one statement may wait for a lock before the attempt ends without harm.
-const LOCK_TIMEOUT: &str = "5s";
+/// How long one statement may wait for a lock before the attempt ends without harm. Requests queue behind it, and wait for a lock for three
+/// seconds: it gives way before they do.
+const LOCK_TIMEOUT: &str = "2s";
 
 /// Version of the newest migration of this release.
 pub fn latest_version() -> i64 {

@@ -26,9 +26,10 @@ use crate::entropy;
 use crate::metrics::RealtimeMetrics;
 
 pub use batch::Batch;
+pub use slots::Slots;
 pub use subscription::{Ended, Message, Subscription};
 
-use slots::{Address, Slots};
+use slots::Address;
 
 /// Limit of one question to one Sentinel, and of connecting.
 const CONNECT: Duration = Duration::from_secs(1);

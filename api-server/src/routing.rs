@@ -12,5 +12,7 @@ pub mod session;
 pub mod statement;
 
 pub use fleet::Fleet;
-pub use operation::{Idempotency, Read, ReadHandle, Scope, Served, StoreError, Write, WriteHandle, Written};
+pub use operation::{
+    Idempotency, Read, ReadHandle, Scope, Served, StoreError, Write, WriteHandle, Written, is_busy,
+};
 pub use position::Position;

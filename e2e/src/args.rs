@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench_api::BenchApiCommand, bench_realtime::BenchRealtimeCommand, images::args::ImagesCommand,
-    scenarios::args::ScenariosCommand, services::args::ServicesCommand,
+    load::LoadCommand, scenarios::args::ScenariosCommand, services::args::ServicesCommand,
 };
 
 /// Builds images, starts services, runs the platform on a real cluster.
@@ -55,6 +55,8 @@ pub enum Command {
     BenchApi(BenchApiCommand),
     /// Measure real-time connections: fan-out over two servers, memory of an idle connection.
     BenchRealtime(BenchRealtimeCommand),
+    /// People who use the API, in numbers.
+    Load(LoadCommand),
     /// What takes too long for every change.
     Campaign,
     /// Files that are made from code and committed.

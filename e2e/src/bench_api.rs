@@ -2,7 +2,6 @@
 //! and Redis, and beside a bare server that does nothing. Real services, real processes; the generator shares the machine with them.
 //! Every answer is counted: a figure with a refusal or a broken connection fails, but for logins that are told to come again.
 
-mod floor;
 mod load;
 mod peer;
 mod rows;
@@ -15,10 +14,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use self::floor::Floor;
 use self::load::Load;
 use self::peer::Peer;
 use self::rows::Goals;
+use crate::benchmark::floor::Floor;
 use crate::benchmark::program::Program;
 use crate::benchmark::report::Report;
 use crate::benchmark::server::Server;

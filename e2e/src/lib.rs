@@ -28,6 +28,7 @@ pub mod install;
 pub mod journey;
 pub mod kubernetes;
 pub mod lint;
+pub mod load;
 pub mod manifests;
 pub mod paths;
 pub mod platform;
@@ -63,6 +64,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::BenchOperator => done(bench_operator::run(&paths).await),
         Command::BenchApi(command) => done(bench_api::run(&paths, &command).await),
         Command::BenchRealtime(command) => done(bench_realtime::run(&paths, &command).await),
+        Command::Load(command) => done(load::run(&paths, &command).await),
         Command::Scenarios(command) => scenarios::args::run(&paths, command).await,
         Command::Campaign => done(suite::campaign(&paths).await),
         Command::Generate { check } => done(generate::run(&paths, check).await),

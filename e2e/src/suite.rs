@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::stage::Steps;
 use crate::tools::Tools;
-use crate::{alerts, demo, install, manifests, scenarios, slice, sweep};
+use crate::{alerts, demo, install, load, manifests, scenarios, slice, sweep};
 
 /// Cluster of the end-to-end tests: not the demo's, so that a demo that runs is left alone.
 const CLUSTER: &str = "tanka-test";
@@ -113,6 +113,9 @@ async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
             "integration: real PostgreSQL and Redis",
             shell(paths, INTEGRATION),
         )
+        .await?;
+    steps
+        .run("load: one user, then a hundred, played by k6", load::smoke(paths))
         .await?;
     contract(paths, steps).await?;
     let outcome = end_to_end(paths, steps).await;

@@ -1,4 +1,4 @@
-//! The programs that people install Tanka with, built from their Go modules at pinned versions.
+//! The programs that people install Tanka with, and the one that plays many users, built from their Go modules at pinned versions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const BUILD_DEADLINE: Duration = Duration::from_mins(40);
 /// Rendering, and installing with waiting.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// helm, kustomize, and Argo CD's judgement of health.
+/// helm, kustomize, Argo CD's judgement of health, and k6.
 #[derive(Debug, Clone)]
 pub struct Tools {
     folder: PathBuf,
@@ -56,6 +56,13 @@ impl Tools {
             .into_iter()
             .fold(call, |call, variable| call.env(variable, &self.home))
             .env("KUBECONFIG", "/dev/null")
+    }
+
+    /// k6, which asks nobody for extensions.
+    pub fn k6(&self, deadline: Duration) -> Call {
+        let call = Call::new(self.folder.join("k6"), deadline).dir(&self.repo);
+        call.env("K6_AUTO_EXTENSION_RESOLUTION", "false")
+            .env("K6_NO_USAGE_REPORT", "true")
     }
 
     /// What a folder with a kustomization says.

@@ -38,11 +38,13 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde::Serializer;
     use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
-    use crate::cache::kind::Kind;
+    use crate::cache::kind::{KINDS, Kind};
 
     fn key(tenant: u128, arguments: &serde_json::Value) -> Key {
         let entity = Entity::of_person(Kind::Memories, Uuid::from_u128(tenant), Uuid::from_u128(7));
@@ -67,5 +69,119 @@ mod tests {
         let one = key(1, &json!({"limit": 20}));
         assert_ne!(one, key(2, &json!({"limit": 20})));
         assert_ne!(one, key(1, &json!({"limit": 21})));
+    }
+
+    /// Arguments whose names keep their order until they are written, as those of structures do.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Arguments {
+        Number(i64),
+        Text(String),
+        List(Vec<Self>),
+        Named(Vec<(String, Self)>),
+    }
+
+    impl Serialize for Arguments {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Self::Number(number) => serializer.serialize_i64(*number),
+                Self::Text(text) => serializer.serialize_str(text),
+                Self::List(items) => serializer.collect_seq(items),
+                Self::Named(fields) => {
+                    serializer.collect_map(fields.iter().map(|field| (&field.0, &field.1)))
+                }
+            }
+        }
+    }
+
+    impl Arguments {
+        /// The same with its names in another order, at every depth.
+        fn turned(self, by: usize) -> Self {
+            match self {
+                Self::List(items) => Self::List(items.into_iter().map(|item| item.turned(by)).collect()),
+                Self::Named(mut fields) => {
+                    fields.reverse();
+                    let places = fields.len().max(1);
+                    fields.rotate_left(by % places);
+                    let turned = fields.into_iter().map(|(name, value)| (name, value.turned(by)));
+                    Self::Named(turned.collect())
+                }
+                leaf => leaf,
+            }
+        }
+    }
+
+    fn arguments() -> impl Strategy<Value = Arguments> {
+        let leaf = prop_oneof![
+            any::<i64>().prop_map(Arguments::Number),
+            "\\PC{0,8}".prop_map(Arguments::Text),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let named = proptest::collection::btree_map("[a-e]{1,2}", inner.clone(), 0..5);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4).prop_map(Arguments::List),
+                named.prop_map(|fields| Arguments::Named(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn kinds() -> impl Strategy<Value = Kind> {
+        proptest::sample::select(&KINDS[..])
+    }
+
+    proptest! {
+        /// F01, F29: two places that ask the same, in whatever order, share one entry.
+        #[test]
+        fn the_order_of_names_makes_no_other_key(
+            kind in kinds(), tenant: u128, person: u128, asked in arguments(), by in 0_usize..5,
+        ) {
+            let entity = Entity::of_person(kind, Uuid::from_u128(tenant), Uuid::from_u128(person));
+            let key = Key::new(entity, &asked).unwrap();
+            prop_assert_eq!(Key::new(entity, &asked.turned(by)).unwrap(), key);
+        }
+
+        /// F21, F49: whatever differs in the question, its kind or its owner makes another entry.
+        #[test]
+        fn another_question_has_another_key(
+            kind in kinds(), other_kind in kinds(), tenant: u128, person: u128, bit in 0_u32..128,
+            asked in arguments(), other in arguments(),
+        ) {
+            let id = |bits| Some(Uuid::from_u128(bits));
+            let entity = Entity { kind, tenant: id(tenant), id: id(person) };
+            let entities = [
+                Entity { kind: other_kind, ..entity },
+                Entity { tenant: id(tenant ^ (1_u128 << bit)), ..entity },
+                Entity { tenant: None, ..entity },
+                Entity { id: id(person ^ (1_u128 << bit)), ..entity },
+                Entity { id: None, ..entity },
+                // Exchanged.
+                Entity { tenant: entity.id, id: entity.tenant, ..entity },
+            ];
+            let key = Key::new(entity, &asked).unwrap();
+            for other in entities.into_iter().filter(|other| *other != entity) {
+                let other = Key::new(other, &asked).unwrap();
+                prop_assert_ne!(other, key);
+                prop_assert_ne!(other.name("p:"), key.name("p:"));
+            }
+            let wrapped = Arguments::List(vec![asked.clone()]);
+            for other in [wrapped, other].into_iter().filter(|other| *other != asked) {
+                let other = Key::new(entity, &other).unwrap();
+                prop_assert_ne!(other, key);
+                prop_assert_ne!(other.name("p:"), key.name("p:"));
+            }
+        }
+
+        /// F21: nothing that people write is in a name, so none can be made to look like another one, or too long.
+        #[test]
+        fn a_name_is_short_and_of_six_parts_whatever_was_asked(
+            kind in kinds(), tenant in proptest::option::of(any::<u128>()),
+            person in proptest::option::of(any::<u128>()), asked in arguments(),
+        ) {
+            let entity = Entity { kind, tenant: tenant.map(Uuid::from_u128), id: person.map(Uuid::from_u128) };
+            let name = Key::new(entity, &asked).unwrap().name("");
+            let known = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || ":_-".contains(sign);
+            prop_assert!(name.chars().all(known), "{name}");
+            prop_assert!(name.len() <= 128, "{name}");
+            prop_assert_eq!(name.split(':').count(), 6, "{}", name);
+        }
     }
 }

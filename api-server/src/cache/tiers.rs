@@ -25,7 +25,7 @@ use crate::config::Live;
 use crate::entropy;
 use crate::redis_link::RedisLink;
 use crate::routing::fleet::InvalidationSink;
-use crate::routing::{Fleet, Position, Read, Scope, Served, StoreError};
+use crate::routing::{Fleet, Position, Read, Scope, Served, StoreError, is_busy};
 use crate::tally;
 
 /// Share of the connections of this process that may compute answers at the same time; the others wait their turn, so that an empty cache
@@ -335,6 +335,9 @@ impl Cache {
             }
             Err(StoreError::Missing) => (Content::Missing, Source::Stale, None),
             Err(StoreError::Unavailable(why)) => return Err(Failure::Unavailable(why)),
+            Err(StoreError::Database(error)) if is_busy(&error) => {
+                return Err(Failure::Unavailable("the database is too busy"));
+            }
             Err(error) => return Err(other(format!("{error:?}"))),
         };
         let kind = key.entity.kind;

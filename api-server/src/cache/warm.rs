@@ -24,6 +24,7 @@ use crate::domain::tariff::region::Region;
 use crate::entropy;
 use crate::redis_link::RedisLink;
 use crate::routing::{Scope, StoreError};
+use crate::store::accounts::FindUser;
 use crate::store::everyone::{Candidate, RecentPeople};
 use crate::store::memories::ListMemories;
 use crate::store::plans::{FindPlan, ListPlans};
@@ -89,7 +90,7 @@ impl Amount {
 pub struct Warmed {
     /// Answers of the plan catalogue.
     pub plans: usize,
-    /// First pages of people.
+    /// People: profiles and first pages.
     pub profiles: usize,
     /// Recommendations.
     pub recommendations: usize,
@@ -122,7 +123,10 @@ pub async fn run(cache: &Cache, mode: Mode, amount: Amount, deadline: Instant) -
                     limit: DEFAULT_LIMIT,
                 },
             };
-            loads.push(load(cache.clone(), Some(person.tenant), list, deadline));
+            let (cache, tenant) = (cache.clone(), Some(person.tenant));
+            let profile = load(cache.clone(), tenant, FindUser(person.user_id), deadline);
+            let list = load(cache, tenant, list, deadline);
+            loads.push(async { profile.await & list.await }.boxed());
         }
         let good = note(all(loads).await);
         warmed.profiles = good;

@@ -24,7 +24,9 @@ impl Schedule {
     pub fn parse(text: &str, zone: TimeZone) -> Result<Self, Unacceptable> {
         let unacceptable =
             || Unacceptable("must be a cron expression of five fields, such as */5 * * * *".to_owned());
-        if text.len() > 100 || text.split_whitespace().count() != 5 {
+        // A list without items is nothing to the library, which would look for it hour by hour.
+        let empty = |field: &str| field.split(',').any(str::is_empty);
+        if text.len() > 100 || text.split_whitespace().count() != 5 || text.split_whitespace().any(empty) {
             return Err(unacceptable());
         }
         let cron = Cron::from_str(text).map_err(|_| unacceptable())?;

@@ -70,7 +70,18 @@ impl Token {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const KINDS: [Kind; 4] = [Kind::Access, Kind::Refresh, Kind::Ticket, Kind::Invitation];
+
+    /// A token with another character at a place; the same text if it stands there already.
+    fn changed(token: &Token, at: usize, character: char) -> String {
+        let mut characters: Vec<char> = token.reveal().chars().collect();
+        characters[at] = character;
+        characters.into_iter().collect()
+    }
 
     #[test]
     fn a_token_is_read_back_only_as_what_it_is() {
@@ -85,5 +96,56 @@ mod tests {
     fn a_token_is_not_in_debug_output() {
         let token = Token::new(Kind::Access, [7; 32]);
         assert!(!format!("{token:?}").contains(token.reveal()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_that_is_made_is_read_back(random: [u8; 32], made in 0_usize..4) {
+            let token = Token::new(KINDS[made], random);
+            for kind in KINDS {
+                let read = Token::parse(kind, token.reveal());
+                let text = read.as_ref().map(Token::reveal);
+                prop_assert_eq!(text, (kind == KINDS[made]).then_some(token.reveal()));
+            }
+        }
+
+        /// A token carries no check of its own. What a change makes of it is refused by its form, or is looked up and not found.
+        #[test]
+        fn a_token_with_one_other_character_is_never_the_same_token(
+            random: [u8; 32], made in 0_usize..4, at in 0_usize..47, character in "[-A-Za-z0-9_]",
+        ) {
+            let keys = Keys::from_pepper(&[3; 32]).unwrap();
+            let token = Token::new(KINDS[made], random);
+            let text = changed(&token, at, character.chars().next().unwrap());
+            prop_assume!(text != token.reveal());
+            for kind in KINDS {
+                if let Some(other) = Token::parse(kind, &text) {
+                    prop_assert_eq!(other.reveal(), text.as_str());
+                    prop_assert_ne!(other.hash(&keys), token.hash(&keys));
+                }
+            }
+            let read = Token::parse(KINDS[made], &text);
+            prop_assert_eq!(read.is_some(), at >= 4, "the prefix is fixed");
+        }
+
+        #[test]
+        fn a_character_that_no_token_has_is_refused(
+            random: [u8; 32], made in 0_usize..4, at in 0_usize..47, character: char,
+        ) {
+            prop_assume!(!character.is_ascii_alphanumeric() && character != '-' && character != '_');
+            let text = changed(&Token::new(KINDS[made], random), at, character);
+            for kind in KINDS {
+                prop_assert!(Token::parse(kind, &text).is_none(), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn no_text_makes_reading_panic(text in "(tk[arti]_)?.{0,50}") {
+            for kind in KINDS {
+                if let Some(token) = Token::parse(kind, &text) {
+                    prop_assert!(token.reveal() == text && text.len() == 47 && text.is_ascii());
+                }
+            }
+        }
     }
 }

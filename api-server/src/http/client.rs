@@ -39,24 +39,23 @@ impl FromRequestParts<App> for Client {
 /// The client's address.
 pub fn address(app: &App, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
     let Peer(peer) = extensions.get::<Peer>()?;
-    let named = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    Some(nearest(*peer, named, &app.config().http.trusted_proxies))
+    Some(nearest(*peer, headers, &app.config().http.trusted_proxies))
 }
 
-/// The first address from the right that is no trusted proxy. What stands left of it may be invented.
-fn nearest<'a>(peer: IpAddr, named: impl DoubleEndedIterator<Item = &'a str>, trusted: &[IpNet]) -> IpAddr {
+/// The first address from the right that is no trusted proxy. What stands left of it may be invented, and may be no text: the search goes
+/// part by part, because a client whose bytes spoil a whole line would hide what a proxy has added to it.
+pub fn nearest(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut nearest = peer.to_canonical();
-    for text in named.rev().flat_map(|line| line.rsplit(',')) {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    for part in lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')) {
         if !trusted.iter().any(|network| network.contains(&nearest)) {
             break;
         }
-        match text.trim().parse::<IpAddr>() {
-            Ok(ip) => nearest = ip.to_canonical(),
-            Err(_) => break,
-        }
+        let text = std::str::from_utf8(part).unwrap_or_default();
+        let Ok(ip) = text.trim().parse::<IpAddr>() else {
+            break;
+        };
+        nearest = ip.to_canonical();
     }
     nearest
 }
@@ -74,9 +73,18 @@ pub fn bucket(address: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use rstest::rstest;
 
     use super::*;
+
+    fn found(peer: &str, lines: &[&[u8]]) -> IpAddr {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(line).unwrap());
+        }
+        nearest(peer.parse().unwrap(), &headers, &["10.0.0.0/8".parse().unwrap()])
+    }
 
     #[rstest]
     #[case("203.0.113.9", &[], "203.0.113.9")]
@@ -88,9 +96,20 @@ mod tests {
     #[case("10.0.0.1", &["nonsense"], "10.0.0.1")]
     #[case("::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1")]
     fn only_trusted_proxies_are_believed(#[case] peer: &str, #[case] named: &[&str], #[case] client: &str) {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let found = nearest(peer.parse().unwrap(), named.iter().copied(), &trusted);
-        assert_eq!(found, client.parse::<IpAddr>().unwrap());
+        let lines: Vec<&[u8]> = named.iter().map(|line| line.as_bytes()).collect();
+        assert_eq!(found(peer, &lines), client.parse::<IpAddr>().unwrap());
+    }
+
+    /// B25: the client's bytes stand before the address that the proxy adds, in its line or in the one before.
+    #[test]
+    fn bytes_that_are_no_text_do_not_hide_what_a_proxy_adds() {
+        let client: IpAddr = "203.0.113.9".parse().unwrap();
+        let lines: [&[u8]; 2] = [b"198.51.100.1", b"\xFF, 203.0.113.9"];
+        assert_eq!(found("10.0.0.1", &lines), client);
+        let lines: [&[u8]; 2] = [b"\xFF", b"203.0.113.9"];
+        assert_eq!(found("10.0.0.1", &lines), client);
+        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(found("10.0.0.1", &[b"198.51.100.1, \xFF"]), proxy);
     }
 
     #[test]

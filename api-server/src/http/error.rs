@@ -10,7 +10,7 @@ use sqlx::error::DatabaseError;
 use utoipa::ToSchema;
 
 use crate::hashing::HashingError;
-use crate::routing::StoreError;
+use crate::routing::{StoreError, is_busy};
 
 /// Content type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -136,7 +136,7 @@ impl From<HashingError> for ApiError {
 }
 
 impl ApiError {
-    /// What the database itself says, by SQLSTATE: lack of room and of time pass, and are no mistakes of ours.
+    /// What the database itself says.
     fn from_state(error: &sqlx::Error) -> Self {
         let state = error.as_database_error().and_then(DatabaseError::code);
         match state.as_deref() {
@@ -145,8 +145,7 @@ impl ApiError {
                 tracing::error!(%error, "the database has no room left");
                 Self::StorageFull
             }
-            // insufficient_resources, lock_not_available, query_canceled
-            Some(state) if state.starts_with("53") || matches!(state, "55P03" | "57014") => {
+            Some(_) if is_busy(error) => {
                 tracing::warn!(%error, "request was refused, the database is too busy");
                 Self::Unavailable("The database is too busy at the moment.")
             }
@@ -222,7 +221,7 @@ impl IntoResponse for ApiError {
             tracing::error!(cause, "request failed");
         }
         let retry = match &self {
-            Self::Unavailable(_) => Some(1),
+            Self::Unavailable(_) | Self::Unknown | Self::Timeout => Some(1),
             // A person has to make room.
             Self::StorageFull => Some(30),
             Self::TooMany { retry_after, .. } => Some(retry_after.as_millis().div_ceil(1_000).max(1)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, header};
+use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -85,9 +86,19 @@ async fn read(request: Request, app: &App) -> Result<(bytes::Bytes, [u8; 32]), A
     let bytes = timeout(patience, axum::body::to_bytes(request.into_body(), limit))
         .await
         .map_err(|_| ApiError::SlowBody)?
-        .map_err(|_| ApiError::TooLarge)?;
+        .map_err(|error| broken(&error))?;
     digest.update(&bytes);
     Ok((bytes, digest.finalize().into()))
+}
+
+/// A body that could not be read to its end.
+fn broken(error: &axum::Error) -> ApiError {
+    let too_long = std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>());
+    if too_long {
+        ApiError::TooLarge
+    } else {
+        ApiError::Malformed("The body broke off.".into())
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
@@ -268,7 +279,12 @@ pub async fn find_session(app: &App, token: &Token, scope: Scope) -> Result<Opti
 async fn validate(app: &App, token: &Token, scope: Scope) -> Result<Option<Principal>, ApiError> {
     let config = app.config();
     let hash = token.hash(app.keys());
-    let ttl = config.cache.ttl.tokens.get();
+    let ttl = config
+        .cache
+        .ttl
+        .tokens
+        .get()
+        .min(config.cache.ttl.permissions.get());
     if config.cache.enabled
         && let Some(known) = app.tokens().get(&hash, ttl, Instant::now(), clock::now())
     {

@@ -85,7 +85,7 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
         .extensions_mut()
         .insert(Deadline(limit.checked_sub(REST).unwrap_or(limit)));
     let span = tracing::info_span!("request", http.method = observed.labels.method,
-        http.route = %observed.labels.endpoint, request.id = %observed.id);
+        http.route = %observed.labels.endpoint, request.id = %observed.id, trace_id = tracing::field::Empty);
     telemetry::adopt(&span, request.headers());
     let work = tally::scope(observed.tally.clone(), timeout_at(limit, next.run(request)));
     let work = AssertUnwindSafe(work).catch_unwind();

@@ -30,6 +30,7 @@ async fn list(app: State<App>, caller: Caller, uri: Uri) -> Result<Answer<SyncLi
 #[utoipa::path(post, path = "/sync", tag = "syncs", security(("bearer" = ["write"])), request_body = Option<SyncRequest>, responses(
     (status = 202, body = Queued),
     (status = 401, body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "The workroom is not there", body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
 ))]

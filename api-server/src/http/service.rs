@@ -1,5 +1,7 @@
 //! What the platform asks the API's port: is it alive, is it ready, what can it do.
 
+use std::sync::LazyLock;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -37,6 +39,10 @@ pub async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn document() -> Result<Response, ApiError> {
-    let text = openapi::document().map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    static DOCUMENT: LazyLock<Result<String, String>> =
+        LazyLock::new(|| openapi::document().map_err(|error| error.to_string()));
+    let text = DOCUMENT
+        .as_ref()
+        .map_err(|error| ApiError::Internal(error.clone()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text.as_str()).into_response())
 }

@@ -163,7 +163,7 @@ async fn work(tools: &Tools, job: &Job) {
             let fail = FailJob {
                 hold: job.hold,
                 pause: match after(OURS, attempt, &failure) {
-                    Next::Retry(pause) => Some(entropy::jitter(pause)),
+                    Next::Retry(pause) => Some(entropy::later(pause)),
                     Next::GiveUp => None,
                 },
                 error: failure.to_string(),
@@ -190,15 +190,44 @@ async fn attend(tools: &Tools, job: &Job) -> Ended {
             Ok(Ok(Err(JobError::Store(StoreError::Conflict(LOST))))) => Ended::Lost,
             Ok(Ok(Err(JobError::Store(error)))) => {
                 tracing::warn!(job.id = %job.hold.id, error = ?error, "job met a failure of the database");
-                Ended::Failed(Failure::unavailable("the database was not available"))
+                Ended::Failed(met(&error))
             }
             Ok(Ok(Err(JobError::Failed(failure)))) => Ended::Failed(failure),
             Ok(Err(_)) => Ended::Failed(Failure::Refused("it took too long".to_owned())),
-            Err(_) => Ended::Failed(Failure::Refused("a mistake of the server; quote the task's id".to_owned())),
+            Err(_) => Ended::Failed(mistake()),
         },
         ended = renew(tools, job) => ended,
         () = leave => Ended::Interrupted,
     }
+}
+
+/// What a failure of the database means for a job: what is gone stays gone, a mistake is tried a few times, everything else until it works.
+fn met(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Missing | StoreError::Denied(_) => Failure::Hopeless(
+            "what the task writes to is gone, or the person may not write there any more".to_owned(),
+        ),
+        StoreError::Taken(_)
+        | StoreError::KeyReused
+        | StoreError::Conflict(_)
+        | StoreError::Encoding(_)
+        | StoreError::Corrupt(_) => mistake(),
+        // Data, constraints, syntax and rights: nothing that another attempt would meet otherwise.
+        StoreError::Database(sqlx::Error::Database(refusal))
+            if refusal
+                .code()
+                .is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class))) =>
+        {
+            mistake()
+        }
+        StoreError::Unavailable(_) | StoreError::Unknown | StoreError::Database(_) => {
+            Failure::unavailable("the database was not available")
+        }
+    }
+}
+
+fn mistake() -> Failure {
+    Failure::Refused("a mistake of the server; quote the task's id".to_owned())
 }
 
 /// Renews the lease until there is a reason to stop working.

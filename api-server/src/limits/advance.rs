@@ -93,6 +93,8 @@ impl Advance {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const QUOTA: Quota = Quota {
@@ -133,5 +135,85 @@ mod tests {
         assert_eq!(soon.reset_after, Duration::from_millis(4_500));
         assert_eq!(advances.take("a", now + HOLDS), None);
         assert_eq!(advances.wanted("a", QUOTA, now + HOLDS), 1);
+    }
+
+    /// The count that processes share, as the script keeps it. `tests/it/limit_scripts.rs` shows that the script keeps these laws.
+    struct Shared {
+        quota: Quota,
+        /// When everything that was counted would have been admitted evenly.
+        taken: Duration,
+        counted: u32,
+    }
+
+    impl Shared {
+        fn interval(&self) -> Duration {
+            Duration::from_mins(1) / self.quota.per_minute
+        }
+
+        fn take(&mut self, now: Duration, cost: u32) -> Verdict {
+            let wanted = self.taken.max(now) + self.interval() * cost;
+            let room = self.interval() * self.quota.burst;
+            if wanted > now + room {
+                return Verdict {
+                    allowed: false,
+                    remaining: 0,
+                    retry_after: wanted.saturating_sub(now + room),
+                    reset_after: self.taken.saturating_sub(now),
+                };
+            }
+            self.taken = wanted;
+            self.counted += cost;
+            Verdict {
+                allowed: true,
+                remaining: 0,
+                retry_after: Duration::ZERO,
+                reset_after: wanted.saturating_sub(now),
+            }
+        }
+    }
+
+    /// Whether a request is admitted, in the steps of `Limiter::take`.
+    fn admits(advances: &Advances, shared: &mut Shared, begin: Instant, now: Duration) -> bool {
+        let at = begin + now;
+        if let Some(verdict) = advances.take("a", at) {
+            return verdict.allowed;
+        }
+        let wanted = advances.wanted("a", shared.quota, at);
+        let verdict = shared.take(now, wanted);
+        if verdict.allowed {
+            return advances.keep("a", wanted, verdict, at).allowed;
+        }
+        wanted > 1 && shared.take(now, 1).allowed
+    }
+
+    proptest! {
+        /// F53, T20: what is counted in advance was counted, and within the last second. So processes together never admit more than was
+        /// counted, nor more in any span of time than the quota allows in that span and the second before it.
+        #[test]
+        fn no_span_of_time_admits_more_than_the_quota_and_what_one_second_holds(
+            per_minute in 60_u32..60_000, burst in 1_u32..400,
+            arrivals in proptest::collection::vec(
+                (0_usize..2, prop_oneof![8 => Just(0_u64), 4 => 0_u64..20, 1 => 0_u64..2_000]), 0..300,
+            ),
+        ) {
+            let quota = Quota { per_minute, burst };
+            let mut shared = Shared { quota, taken: Duration::ZERO, counted: 0 };
+            let processes = [Advances::default(), Advances::default()];
+            let (begin, mut now) = (Instant::now(), Duration::ZERO);
+            let mut admitted = Vec::new();
+            for (process, pause) in arrivals {
+                now += Duration::from_millis(pause);
+                if admits(&processes[process], &mut shared, begin, now) {
+                    admitted.push(now);
+                }
+            }
+            prop_assert!(u32::try_from(admitted.len()).unwrap() <= shared.counted);
+            for (first, begin) in admitted.iter().enumerate() {
+                for (count, end) in (1_u32..).zip(&admitted[first..]) {
+                    let share = end.saturating_sub(*begin) + HOLDS;
+                    prop_assert!(shared.interval() * count <= shared.interval() * burst + share);
+                }
+            }
+        }
     }
 }

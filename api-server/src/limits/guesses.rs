@@ -37,10 +37,8 @@ fn wait(failures: u32) -> Duration {
 }
 
 /// Begins a guess: it counts as wrong until it is known to be right, so that many at once gain nothing.
-/// KEYS: the pair. ARGV: free guesses, first wait, longest wait, memory, in microseconds. Answers: how long to wait, 0 if not at all.
-static BEGIN: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// KEYS: the pair. ARGV: [`arguments`]. Answers: how long to wait in microseconds, 0 if not at all.
+pub const SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local known = redis.call('HMGET', KEYS[1], 'failures', 'until')
@@ -56,9 +54,14 @@ end
 redis.call('HSET', KEYS[1], 'failures', failures, 'until', string.format('%.0f', now + wait))
 redis.call('PEXPIRE', KEYS[1], math.floor(ARGV[4] / 1000))
 return {0}
-",
-    )
-});
+";
+
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT));
+
+/// Free guesses; first wait, longest wait and memory in microseconds.
+pub fn arguments() -> [i64; 4] {
+    [i64::from(FREE), micros(FIRST), micros(LONGEST), micros(MEMORY)]
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -66,12 +69,42 @@ struct Known {
     until: Instant,
 }
 
+/// What one process counts for itself while Redis is away.
+#[derive(Debug, Clone, Default)]
+pub struct Alone(HashMap<String, Known>);
+
+impl Alone {
+    /// Begins a guess as the script does. Answers how long to wait, nothing if not at all.
+    pub fn begin(&mut self, pair: &str, now: Instant) -> Duration {
+        if self.0.len() >= MOST_LOCAL {
+            self.0
+                .retain(|_, known| now.saturating_duration_since(known.until) < MEMORY);
+        }
+        if self.0.len() >= MOST_LOCAL {
+            self.0.clear();
+        }
+        let known = self.0.entry(pair.to_owned()).or_insert(Known {
+            failures: 0,
+            until: now,
+        });
+        if known.until > now {
+            return known.until - now;
+        }
+        if now - known.until > MEMORY {
+            known.failures = 0;
+        }
+        known.failures += 1;
+        known.until = now + wait(known.failures);
+        Duration::ZERO
+    }
+}
+
 /// Counts guesses.
 #[derive(Debug, Clone)]
 pub struct Guesses {
     redis: RedisLink,
     limiter: Limiter,
-    local: Arc<Mutex<HashMap<String, Known>>>,
+    local: Arc<Mutex<Alone>>,
     metrics: LimitMetrics,
 }
 
@@ -131,35 +164,16 @@ impl Guesses {
     }
 
     async fn wait(&self, pair: &str) -> Duration {
-        let arguments = [i64::from(FREE), micros(FIRST), micros(LONGEST), micros(MEMORY)];
         let key = format!("tanka:guess:{pair}");
-        match count(&self.redis, &BEGIN, &key, &arguments).await.as_deref() {
+        match count(&self.redis, &BEGIN, &key, &arguments()).await.as_deref() {
             Some([wait]) => span(*wait),
-            _ => self.wait_alone(pair, Instant::now()),
+            _ => self.wait_alone(pair),
         }
     }
 
-    fn wait_alone(&self, pair: &str, now: Instant) -> Duration {
+    fn wait_alone(&self, pair: &str) -> Duration {
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        if local.len() >= MOST_LOCAL {
-            local.retain(|_, known| now.saturating_duration_since(known.until) < MEMORY);
-        }
-        if local.len() >= MOST_LOCAL {
-            local.clear();
-        }
-        let known = local.entry(pair.to_owned()).or_insert(Known {
-            failures: 0,
-            until: now,
-        });
-        if known.until > now {
-            return known.until - now;
-        }
-        if now - known.until > MEMORY {
-            known.failures = 0;
-        }
-        known.failures += 1;
-        known.until = now + wait(known.failures);
-        Duration::ZERO
+        local.begin(pair, Instant::now())
     }
 }
 
@@ -175,7 +189,7 @@ impl Attempt {
             let _ = tokio::time::timeout(super::PATIENCE, sent).await;
         }
         let mut local = self.guesses.local.lock().unwrap_or_else(PoisonError::into_inner);
-        local.remove(&self.pair);
+        local.0.remove(&self.pair);
     }
 
     /// The guess was wrong.
@@ -190,7 +204,30 @@ impl Attempt {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const MOMENT: Duration = Duration::from_nanos(1);
+
+    /// One guess of a pair after each pause; who is refused leaves it at that. Answers the count, the time after the last pause, and when
+    /// guesses were made.
+    fn guessed(pauses: &[u64]) -> (Alone, Instant, Vec<Instant>) {
+        let (mut alone, mut now, mut made) = (Alone::default(), Instant::now(), Vec::new());
+        for pause in pauses {
+            now += Duration::from_millis(*pause);
+            if alone.begin("a", now) == Duration::ZERO {
+                made.push(now);
+            }
+        }
+        (alone, now, made)
+    }
+
+    /// Milliseconds between two guesses, never so many that those before are forgotten.
+    fn pauses() -> impl Strategy<Value = Vec<u64>> {
+        let pause = prop_oneof![2 => Just(0_u64), 4 => 0_u64..3_000, 2 => 0_u64..1_000_000];
+        proptest::collection::vec(pause, 0..60)
+    }
 
     /// F53: waits grow, and end.
     #[test]
@@ -201,5 +238,61 @@ mod tests {
             [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
         );
         assert_eq!(wait(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn who_guesses_nothing_for_long_begins_anew() {
+        let (mut alone, mut now, _) = guessed(&[0; 5]);
+        assert_eq!(alone.begin("a", now), FIRST);
+        now += FIRST + MEMORY + MOMENT;
+        for _ in 0..=FREE {
+            assert_eq!(alone.begin("a", now), Duration::ZERO);
+        }
+        assert_eq!(alone.begin("a", now), FIRST);
+    }
+
+    proptest! {
+        /// F53: however guesses come, each is at least as long after the one before as the wrong ones so far demand.
+        #[test]
+        fn guesses_are_as_far_apart_as_the_wrong_ones_demand(pauses in pauses()) {
+            let (_, _, made) = guessed(&pauses);
+            for (failures, pair) in (1_u32..).zip(made.windows(2)) {
+                prop_assert!(pair[1] - pair[0] >= wait(failures));
+            }
+        }
+
+        /// F53: who waits as long as a refusal says may guess, and nobody a moment before; to be refused costs nothing.
+        #[test]
+        fn a_refused_guess_says_exactly_how_long_to_wait(pauses in pauses()) {
+            let (mut alone, mut now, _) = guessed(&pauses);
+            let mut left = alone.begin("a", now);
+            while left == Duration::ZERO {
+                left = alone.begin("a", now);
+            }
+            now += left.saturating_sub(MOMENT);
+            prop_assert_eq!(alone.begin("a", now), MOMENT);
+            prop_assert_eq!(alone.begin("a", now + MOMENT), Duration::ZERO);
+        }
+
+        #[test]
+        fn a_later_guess_never_waits_longer(
+            pauses in pauses(), soon in 0_u64..2_000_000, more in 0_u64..2_000_000,
+        ) {
+            let (mut alone, now, _) = guessed(&pauses);
+            let mut other = alone.clone();
+            let soon = now + Duration::from_millis(soon);
+            let late = soon + Duration::from_millis(more);
+            prop_assert!(other.begin("a", late) <= alone.begin("a", soon));
+        }
+
+        /// F53: nobody is locked out by the guesses of others.
+        #[test]
+        fn nobody_waits_for_the_guesses_of_others(pauses in pauses()) {
+            let (mut alone, now, _) = guessed(&pauses);
+            for _ in 0..=FREE {
+                prop_assert_eq!(alone.begin("b", now), Duration::ZERO);
+            }
+            prop_assert_eq!(alone.begin("b", now), FIRST);
+        }
     }
 }

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
+use governor::clock::{Clock, DefaultClock, Reference};
+use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::state::keyed::DefaultKeyedStateStore;
-use governor::{Quota as LocalQuota, RateLimiter};
+use governor::{NotUntil, Quota as LocalQuota, RateLimiter};
 use redis::Script;
 
 use super::advance::Advances;
@@ -33,6 +33,12 @@ impl Quota {
     fn interval(self) -> Duration {
         Duration::from_mins(1) / self.per_minute.max(1)
     }
+
+    /// The same for a count in this process.
+    fn local(self) -> LocalQuota {
+        let number = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        LocalQuota::per_minute(number(self.per_minute)).allow_burst(number(self.burst))
+    }
 }
 
 /// Whether one more is allowed.
@@ -50,9 +56,7 @@ pub struct Verdict {
 
 /// KEYS: what is counted. ARGV: microseconds for which one stands, how many at once, how many are taken (0 only asks).
 /// Answers: 1 if allowed, how many remain, microseconds until one more is, microseconds until all are.
-static GCRA: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+pub const SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -66,9 +70,9 @@ if cost > 0 then
     redis.call('SET', KEYS[1], string.format('%.0f', wanted), 'PX', math.ceil((wanted - now) / 1000) + 1)
 end
 return {1, math.floor((now + room - wanted) / interval), 0, wanted - now}
-",
-    )
-});
+";
+
+static GCRA: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT));
 
 type Local = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, StateInformationMiddleware>;
 
@@ -154,23 +158,8 @@ impl Limiter {
             local.retain_recent();
             local.shrink_to_fit();
         }
-        match local.check_key(&key.to_owned()) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
-                Verdict {
-                    allowed: true,
-                    remaining,
-                    retry_after: Duration::ZERO,
-                    reset_after: quota.interval() * quota.burst.saturating_sub(remaining),
-                }
-            }
-            Err(early) => Verdict {
-                allowed: false,
-                remaining: 0,
-                retry_after: early.wait_time_from(DefaultClock::default().now()),
-                reset_after: quota.interval() * quota.burst,
-            },
-        }
+        let outcome = local.check_key(&key.to_owned());
+        judge(outcome, quota, DefaultClock::default().now())
     }
 
     /// A changed quota begins a new count.
@@ -181,11 +170,30 @@ impl Limiter {
         {
             return limiter.clone();
         }
-        let number = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-        let wanted = LocalQuota::per_minute(number(quota.per_minute)).allow_burst(number(quota.burst));
-        let limiter: Arc<Local> = Arc::new(RateLimiter::keyed(wanted).with_middleware());
+        let limiter: Arc<Local> = Arc::new(RateLimiter::keyed(quota.local()).with_middleware());
         *local = Some((quota, limiter.clone()));
         limiter
+    }
+}
+
+/// What a count in this process says.
+fn judge<P: Reference>(outcome: Result<StateSnapshot, NotUntil<P>>, quota: Quota, now: P) -> Verdict {
+    match outcome {
+        Ok(state) => {
+            let remaining = state.remaining_burst_capacity();
+            Verdict {
+                allowed: true,
+                remaining,
+                retry_after: Duration::ZERO,
+                reset_after: quota.interval() * quota.burst.saturating_sub(remaining),
+            }
+        }
+        Err(early) => Verdict {
+            allowed: false,
+            remaining: 0,
+            retry_after: early.wait_time_from(now),
+            reset_after: quota.interval() * quota.burst,
+        },
     }
 }
 
@@ -210,7 +218,130 @@ pub fn headers(quota: Quota, verdict: Verdict) -> [(&'static str, String); 2] {
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+    use governor::state::{InMemoryState, NotKeyed};
+    use proptest::prelude::*;
+
     use super::*;
+
+    const MOMENT: Duration = Duration::from_nanos(1);
+
+    /// A count in this process, whose clock the test turns.
+    struct Alone {
+        quota: Quota,
+        clock: FakeRelativeClock,
+        limiter: RateLimiter<NotKeyed, InMemoryState, FakeRelativeClock, StateInformationMiddleware>,
+    }
+
+    impl Alone {
+        fn new(quota: Quota) -> Self {
+            let clock = FakeRelativeClock::default();
+            let limiter = RateLimiter::direct_with_clock(quota.local(), clock.clone());
+            Self {
+                quota,
+                clock,
+                limiter: limiter.with_middleware(),
+            }
+        }
+
+        /// One after each pause; pauses are in thousandths of the interval.
+        fn after(quota: Quota, pauses: &[u32]) -> Self {
+            let alone = Self::new(quota);
+            for pause in pauses {
+                alone.pass(quota.interval() * *pause / 1_000);
+                alone.take();
+            }
+            alone
+        }
+
+        fn pass(&self, time: Duration) {
+            self.clock.advance(time);
+        }
+
+        fn take(&self) -> Verdict {
+            judge(self.limiter.check(), self.quota, self.clock.now())
+        }
+    }
+
+    fn quotas() -> impl Strategy<Value = Quota> {
+        (1_u32..=1_000_000, 1_u32..=20).prop_map(|(per_minute, burst)| Quota { per_minute, burst })
+    }
+
+    fn pause() -> impl Strategy<Value = u32> {
+        prop_oneof![4 => Just(0_u32), 4 => 0_u32..2_000, 1 => 0_u32..30_000]
+    }
+
+    fn pauses() -> impl Strategy<Value = Vec<u32>> {
+        proptest::collection::vec(pause(), 0..120)
+    }
+
+    proptest! {
+        /// F53: what is admitted in any span of time is the burst and the share of that time, never more.
+        #[test]
+        fn no_span_of_time_admits_more_than_the_burst_and_its_share(quota in quotas(), pauses in pauses()) {
+            let (alone, mut now) = (Alone::new(quota), Duration::ZERO);
+            let mut admitted = Vec::new();
+            for pause in pauses {
+                let pause = quota.interval() * pause / 1_000;
+                alone.pass(pause);
+                now += pause;
+                if alone.take().allowed {
+                    admitted.push(now);
+                }
+            }
+            for (first, begin) in admitted.iter().enumerate() {
+                for (count, end) in (1_u32..).zip(&admitted[first..]) {
+                    let share = Duration::saturating_sub(*end, *begin);
+                    prop_assert!(quota.interval() * count <= quota.interval() * quota.burst + share);
+                }
+            }
+        }
+
+        /// F53: who waits as long as a refusal says is admitted, and nobody is a moment before.
+        #[test]
+        fn a_refusal_says_exactly_how_long_to_wait(quota in quotas(), pauses in pauses()) {
+            let alone = Alone::after(quota, &pauses);
+            let mut verdict = alone.take();
+            while verdict.allowed {
+                verdict = alone.take();
+            }
+            prop_assert!(verdict.retry_after > Duration::ZERO);
+            prop_assert!(verdict.retry_after <= verdict.reset_after);
+            alone.pass(verdict.retry_after.saturating_sub(MOMENT));
+            let early = alone.take();
+            prop_assert!(!early.allowed);
+            prop_assert_eq!(early.retry_after, MOMENT, "a refusal costs nothing");
+            alone.pass(MOMENT);
+            prop_assert!(alone.take().allowed);
+        }
+
+        #[test]
+        fn as_many_are_admitted_at_once_as_a_verdict_says_remain(quota in quotas(), pauses in pauses()) {
+            let alone = Alone::after(quota, &pauses);
+            let verdict = alone.take();
+            for remaining in (0..verdict.remaining).rev() {
+                let next = alone.take();
+                prop_assert!(next.allowed);
+                prop_assert_eq!(next.remaining, remaining);
+            }
+            prop_assert!(!alone.take().allowed);
+        }
+
+        #[test]
+        fn time_never_makes_a_verdict_stricter(
+            quota in quotas(), pauses in pauses(), soon in pause(), more in pause(),
+        ) {
+            let verdict = |pause: u32| {
+                let alone = Alone::after(quota, &pauses);
+                alone.pass(quota.interval() * pause / 1_000);
+                alone.take()
+            };
+            let (soon, late) = (verdict(soon), verdict(soon + more));
+            prop_assert!(late.allowed || !soon.allowed);
+            prop_assert!(late.remaining >= soon.remaining);
+            prop_assert!(late.retry_after <= soon.retry_after);
+        }
+    }
 
     #[test]
     fn headers_are_structured_fields() {

@@ -65,6 +65,8 @@ pub struct DatabaseMetrics {
     pub ejections: Family<InstanceLabels, Counter>,
     /// Reads.
     pub reads: Family<ReadLabels, Counter>,
+    /// Reads that no replica could serve, and the primary had no room for.
+    pub strays_refused: Counter,
     /// Writes.
     pub writes: Family<OutcomeLabels, Counter>,
     /// Attempts of writes beyond the first.
@@ -94,6 +96,7 @@ impl DatabaseMetrics {
             connections_limit: Family::default(),
             ejections: Family::default(),
             reads: Family::default(),
+            strays_refused: Counter::default(),
             writes: Family::default(),
             write_retries: Counter::default(),
             held: Gauge::default(),
@@ -134,6 +137,11 @@ impl DatabaseMetrics {
             "reads",
             "Reads by the role that served them and why",
             m.reads.clone(),
+        );
+        r.register(
+            "fallback_reads_refused",
+            "Reads that no replica could serve, and the primary had no room for",
+            m.strays_refused.clone(),
         );
         r.register("writes", "Writes by outcome", m.writes.clone());
         r.register(

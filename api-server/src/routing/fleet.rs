@@ -291,6 +291,17 @@ impl Fleet {
         wanted.saturating_sub(probe::pace(wanted).beat).max(wanted / 2)
     }
 
+    /// The greatest age that the configuration allows a replica, but not less than a busy machine takes for a probe.
+    pub(super) fn oldest(&self) -> Duration {
+        self.0
+            .live
+            .get()
+            .database
+            .max_replica_lag
+            .get()
+            .max(Duration::from_millis(500))
+    }
+
     /// How often instances are asked.
     pub(super) fn pace(&self) -> probe::Pace {
         probe::pace(self.0.live.get().database.max_replica_lag.get())

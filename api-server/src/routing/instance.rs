@@ -9,7 +9,7 @@ use std::time::Duration;
 use crds::config::{Config, Instance as Address};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::choose::Role;
@@ -63,8 +63,12 @@ pub struct Instance {
     pub(super) busy: AtomicU32,
     /// Requests that wait for it to replay something.
     pub(super) waiters: AtomicU32,
+    /// Reads that come here only because no replica can serve them: as many at a time as leave half of the connections to writes.
+    pub(super) strays: Semaphore,
     /// Wakes its probe.
     pub(super) wake: Notify,
+    /// Whether its last probe failed. One broken connection alone does not end what runs on the others.
+    pub(super) lost: AtomicBool,
     /// Whether it served at the last look, so that leaving service is counted once.
     pub(super) in_service: AtomicBool,
     observation: Mutex<Option<Observation>>,
@@ -120,7 +124,9 @@ impl Instance {
             pool,
             busy: AtomicU32::new(0),
             waiters: AtomicU32::new(0),
+            strays: Semaphore::new(usize::try_from(connections / 2).unwrap_or_default().max(1)),
             wake: Notify::new(),
+            lost: AtomicBool::new(false),
             in_service: AtomicBool::new(false),
             observation: Mutex::new(None),
             settings,
@@ -130,6 +136,11 @@ impl Instance {
     /// What is known, if it answers.
     pub fn observation(&self) -> Option<Observation> {
         *self.observation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a request waits for a connection.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.acquire_timeout
     }
 
     /// Connections for requests, at most.

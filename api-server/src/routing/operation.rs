@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use serde::Serialize;
+use sqlx::error::DatabaseError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -94,6 +95,15 @@ pub enum StoreError {
     /// Data in a table is not what this release expects.
     #[error("stored data is not valid: {0}")]
     Corrupt(String),
+}
+
+/// Whether the database lacks room, locks or time for a statement, by SQLSTATE: `insufficient_resources`, `lock_not_available`,
+/// `query_canceled`, `serialization_failure` and `deadlock_detected` pass, and are no mistakes of ours.
+pub fn is_busy(error: &sqlx::Error) -> bool {
+    let state = error.as_database_error().and_then(DatabaseError::code);
+    state.is_some_and(|state| {
+        state.starts_with("53") || matches!(&*state, "55P03" | "57014" | "40001" | "40P01")
+    })
 }
 
 /// A connection that can only read: its transaction is read-only, on the primary too.

@@ -17,7 +17,7 @@ use crate::entropy;
 
 /// Time between probes while a request waits for an instance to replay something.
 const URGENT: Duration = Duration::from_millis(1);
-/// An instance that takes longer does not work. A replica that merely takes long drops out earlier, by its lag.
+/// An instance that takes longer does not work.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 /// How long a new connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -48,6 +48,7 @@ pub fn pace(max_lag: Duration) -> Pace {
 /// Probes an instance until told to stop.
 pub(super) async fn run(fleet: Fleet, instance: Arc<Instance>, stop: CancellationToken) {
     stop.run_until_cancelled(follow(&fleet, &instance)).await;
+    instance.lost.store(true, Ordering::Relaxed);
     fleet.record(&instance, None);
 }
 
@@ -58,6 +59,7 @@ async fn follow(fleet: &Fleet, instance: &Instance) {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no connection in time".to_owned(),
         };
+        instance.lost.store(true, Ordering::Relaxed);
         if fleet.record(instance, None) {
             tracing::warn!(instance.name = %instance.name, error = %failure, "PostgreSQL instance is unavailable");
         }
@@ -80,8 +82,18 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
         let pace = fleet.pace();
         // A little earlier than a whole interval, or every second probe would miss its beat.
         let guard = pace.beat.mul_f64(0.9).as_secs_f64();
-        let due = match timeout(DEADLINE, probe(connection, guard)).await {
+        // A replica that hangs serves nothing new once it is too old; what it is at then goes elsewhere at the same time.
+        let replica = instance
+            .observation()
+            .is_some_and(|seen| seen.role == Role::Replica);
+        let deadline = if replica {
+            DEADLINE.min(fleet.oldest())
+        } else {
+            DEADLINE
+        };
+        let due = match timeout(deadline, probe(connection, guard)).await {
             Ok(Ok((observation, due))) => {
+                instance.lost.store(false, Ordering::Relaxed);
                 fleet.record(instance, Some(observation));
                 due
             }

@@ -150,10 +150,15 @@ impl Endpoint {
             .await
             .map_err(|error| unavailable(&error.to_string(), None))?
             .to_bytes();
-        let answer: Answer = serde_json::from_slice(&bytes)
-            .map_err(|error| EmbedError::Refused(format!("its answer cannot be read: {error}")))?;
-        sort(answer.data, texts.len(), self.dimensions)
+        read(&bytes, texts.len(), self.dimensions)
     }
+}
+
+/// Reads an answer: a vector for each of so many texts, in their order.
+pub fn read(bytes: &[u8], count: usize, dimensions: Option<u32>) -> Result<Vec<Vec<f32>>, EmbedError> {
+    let answer: Answer = serde_json::from_slice(bytes)
+        .map_err(|error| EmbedError::Refused(format!("its answer cannot be read: {error}")))?;
+    sort(answer.data, count, dimensions)
 }
 
 fn unavailable(cause: &str, after: Option<Duration>) -> EmbedError {

@@ -181,7 +181,7 @@ async fn fail(database: &Fleet, jobs: &[Job], error: &EmbedError) -> Result<(), 
     let fail = Fail {
         ids: jobs.iter().map(|job| job.memory_id).collect(),
         pause: match after(attempt, error) {
-            Next::Retry(pause) => Some(entropy::jitter(pause)),
+            Next::Retry(pause) => Some(entropy::later(pause)),
             Next::GiveUp => None,
         },
         error: error.to_string(),

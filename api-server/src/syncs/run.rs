@@ -7,16 +7,19 @@ use std::time::Duration;
 use axum::http::{Request, header};
 use bytes::Bytes;
 use http_body_util::Full;
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::reply::{self, Verdict};
-use super::{Page, Progress, Seen, feed, github, seal};
+use super::{Page, Progress, Record, Seen, feed, github, seal};
 use crate::clock;
 use crate::domain::sync::Connector;
 use crate::domain::task::Failure;
 use crate::jobs::{JobError, Tools, scope};
 use crate::outbound::{OutboundError, Reply};
+use crate::routing::StoreError;
 use crate::store::jobs::Job;
 use crate::store::syncs::{FindSource, FinishSync, Source, StorePage};
 
@@ -24,6 +27,8 @@ use crate::store::syncs::{FindSource, FinishSync, Source, StorePage};
 const PATIENT: Duration = Duration::from_secs(30);
 /// Bytes of a page.
 const MOST_BYTES: usize = 16 << 20;
+/// Records of one transaction. A page may have many more, and each message of a workroom is an event.
+const PART: usize = 100;
 /// Pages of one run; the next run goes on.
 const MOST_PAGES: usize = 1_000;
 
@@ -108,7 +113,7 @@ impl Run<'_> {
     /// Reads a stream to its end.
     async fn follow(&mut self, stream: Stream) -> Result<(), JobError> {
         let known = self.progress.get(stream.name()).cloned().unwrap_or_default();
-        let first = self.first(stream, &known);
+        let mut first = self.first(stream, known.since);
         let (mut url, mut asked, mut tag) = (first.clone(), HashSet::new(), None);
         loop {
             if self.count.pages >= MOST_PAGES || !asked.insert(url.clone()) {
@@ -131,6 +136,7 @@ impl Run<'_> {
                 reply::same_origin(next, self.source.connector.address())?;
             }
             let next = page.next.clone();
+            let newest = page.newest;
             // What is behind a tag was read to its end, or it would be skipped for ever.
             let seen = if next.is_none() { tag.clone() } else { None };
             self.write(
@@ -142,17 +148,23 @@ impl Run<'_> {
                 }),
             )
             .await?;
-            match next {
-                Some(next) => url = next,
-                None => return Ok(()),
+            let Some(next) = next else { return Ok(()) };
+            // Pages are numbered: what changes meanwhile moves to the end, and everything behind it one place to the front, over the edge
+            // of a page that was read. So the next page is asked for by time, unless a whole page is of one moment.
+            let later = self.first(stream, newest);
+            if newest.is_some() && !asked.contains(&later) {
+                (url, first, tag) = (later.clone(), later, None);
+            } else {
+                url = next;
             }
         }
     }
 
-    fn first(&self, stream: Stream, known: &Progress) -> String {
+    /// Where a stream begins that is known up to `since`.
+    fn first(&self, stream: Stream, since: Option<Timestamp>) -> String {
         match (&self.source.connector, stream) {
             (Connector::Github { repository, base_url }, Stream::Github(stream)) => {
-                github::first(base_url, repository, stream, known.since)
+                github::first(base_url, repository, stream, since)
             }
             (connector, _) => connector.address().to_owned(),
         }
@@ -189,27 +201,40 @@ impl Run<'_> {
             })
     }
 
-    /// Writes a page and how far that is.
-    async fn write(&mut self, stream: Stream, page: Page, seen: Option<Seen>) -> Result<(), JobError> {
+    /// Writes a page, a part at a time, and with its last part how far that is. Who goes on after a crash in between writes the first parts
+    /// again, which are then known.
+    async fn write(&mut self, stream: Stream, mut page: Page, seen: Option<Seen>) -> Result<(), JobError> {
+        let before = serde_json::to_value(&self.progress).map_err(StoreError::from)?;
+        while page.records.len() > PART {
+            let rest = page.records.split_off(PART);
+            self.store(std::mem::replace(&mut page.records, rest), before.clone())
+                .await?;
+        }
         let known = self.progress.entry(stream.name().to_owned()).or_default();
         // A feed has no order that could be relied on.
         known.since = known.since.max(page.newest);
         known.seen = seen;
+        let progress = serde_json::to_value(&self.progress).map_err(StoreError::from)?;
+        self.store(page.records, progress).await?;
+        self.count.pages += 1;
+        self.count.skipped += page.skipped;
+        Ok(())
+    }
+
+    async fn store(&mut self, records: Vec<Record>, progress: Value) -> Result<(), JobError> {
         let store = StorePage {
             hold: self.job.hold,
             source_id: self.source.id,
             user_id: self.source.user_id,
             workroom_id: self.source.workroom_id,
-            records: page.records,
-            progress: serde_json::to_value(&self.progress).map_err(crate::routing::StoreError::from)?,
+            records,
+            progress,
             embed: self.tools.live.get().embeddings.url.is_some(),
         };
         let total = u64::try_from(store.records.len()).unwrap_or_default();
         let written = self.tools.database.write(scope(self.job), store).await?.output;
-        self.count.pages += 1;
         self.count.written += written;
         self.count.unchanged += total.saturating_sub(written);
-        self.count.skipped += page.skipped;
         Ok(())
     }
 }

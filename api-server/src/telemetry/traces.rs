@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::HeaderMap;
 use crds::config::Traces;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::{Link, SpanKind, TraceId, TracerProvider};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -97,12 +97,18 @@ pub(super) fn end() {
     apply(&Traces::default());
 }
 
-/// Makes a request's span a part of its caller's trace, if the caller has one.
+/// Makes a request's span a part of its caller's trace, if the caller has one, and lets log lines of the request name their trace
+/// (`trace_id`, which the span must have as an empty field).
 pub fn adopt(span: &tracing::Span, headers: &HeaderMap) {
     if headers.contains_key("traceparent") {
         let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
         // It fails where nothing is traced.
         let _ = span.set_parent(caller);
+    }
+    let context = span.context();
+    let trace = context.span().span_context().clone();
+    if trace.is_valid() {
+        span.record("trace_id", tracing::field::display(trace.trace_id()));
     }
 }
 

@@ -21,8 +21,6 @@ use crate::store::jobs::Job;
 
 /// Time for an endpoint to answer.
 const PATIENT: Duration = Duration::from_secs(15);
-/// Bytes of its answer that are read; nobody looks at them.
-const MOST_BYTES: usize = 64 << 10;
 
 /// Does the job.
 pub async fn run(tools: &Tools, job: &Job) -> Result<(), JobError> {
@@ -40,7 +38,7 @@ pub async fn run(tools: &Tools, job: &Job) -> Result<(), JobError> {
     };
     let failure = outcome.err().map(|failure| {
         let pause = match after(PATIENCE, job.attempt, &failure) {
-            Next::Retry(pause) => Some(entropy::jitter(pause)),
+            Next::Retry(pause) => Some(entropy::later(pause)),
             Next::GiveUp => None,
         };
         (failure.to_string(), pause)
@@ -68,13 +66,8 @@ async fn send(tools: &Tools, parcel: &Parcel) -> (Option<u16>, Result<(), Failur
             );
         }
     };
-    match tools
-        .outbound
-        .send(request, MOST_BYTES, Instant::now() + PATIENT)
-        .await
-    {
+    match tools.outbound.tell(request, Instant::now() + PATIENT).await {
         Ok(reply) => (Some(reply.status.as_u16()), verdict(&reply, now)),
-        // It answered, and with a status; how long the rest is does not matter.
         Err(error @ OutboundError::Forbidden(_)) => (None, Err(Failure::Refused(error.to_string()))),
         Err(error) => (None, Err(Failure::unavailable(error.to_string()))),
     }

@@ -185,7 +185,7 @@ pub fn write_config(directory: &TempDir, extra: &str) -> PathBuf {
     let limits = if extra.contains("rateLimit") {
         ""
     } else {
-        "rateLimit: {requestsPerMinute: 1000000, burst: 100000, loginPerMinute: 10000}"
+        "rateLimit: {requestsPerMinute: 1000000, burst: 100000, loginPerMinute: 10000, signupPerMinute: 10000}"
     };
     // Workers serve all tenants, so those of other tests would do the jobs of the tests about jobs.
     let jobs = if extra.contains("jobs:") {

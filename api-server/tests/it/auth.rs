@@ -1,8 +1,11 @@
 //! Accounts and sessions.
 
+use std::fmt::Write;
+
 use axum::http::Method;
 use serde_json::json;
-use sqlx::Executor;
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, Executor};
 
 use crate::app::{Person, TestApp, until};
 use crate::services::connect;
@@ -82,12 +85,93 @@ async fn every_wrong_field_is_named() {
     assert_eq!(reply.json()["errors"][0]["field"], "email");
 }
 
+/// F24, J09: one account for an address in whatever case, and it is the table that says so.
 #[tokio::test]
 async fn an_address_has_one_account_in_whatever_case() {
     let app = TestApp::start().await;
     let person = app.person().await;
     let body = json!({"email": person.email.to_uppercase(), "password": "correct horse", "name": "Eve"});
     app.post("/api/v1/auth/signup", body).await.expect(409);
+    let again = format!(
+        "INSERT INTO users (id, tenant_id, email, name, password_hash, role)
+         SELECT gen_random_uuid(), tenant_id, upper(email), 'Eve', 'none', 'viewer' FROM users WHERE id = '{}'",
+        person.user_id
+    );
+    let refused = connect("postgres", 0)
+        .await
+        .execute(sqlx::raw_sql(AssertSqlSafe(again)))
+        .await
+        .unwrap_err();
+    let constraint = refused.as_database_error().unwrap().constraint();
+    assert_eq!(constraint, Some("users_email_key"), "{refused}");
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// F24: whoever reads the tables cannot act as anybody: there is no token in them, in use or used up, and no digest that can be computed
+/// without the key of the server.
+#[tokio::test]
+async fn no_token_can_be_read_in_the_tables() {
+    let app = TestApp::start().await;
+    let person = app.person().await;
+    let body = json!({"refresh_token": person.refresh_token});
+    let refreshed = app.post("/api/v1/auth/refresh", body).await.expect(200);
+    let text = |name: &str| refreshed.json()[name].as_str().unwrap().to_owned();
+    let renewed = Person {
+        token: text("access_token"),
+        refresh_token: text("refresh_token"),
+        ..person.clone()
+    };
+    let seen = [("x-consistency-token", refreshed.header("x-consistency-token"))];
+    let ticket = app
+        .as_with(&renewed, Method::POST, "/api/v1/auth/ws-ticket", &seen, None)
+        .await
+        .expect(201)
+        .json();
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT s::text FROM sessions s WHERE tenant_id = $1::text::uuid
+         UNION ALL SELECT u::text FROM used_refresh_tokens u WHERE tenant_id = $1::text::uuid
+         UNION ALL SELECT t::text FROM ws_tickets t WHERE tenant_id = $1::text::uuid",
+    )
+    .bind(&person.tenant_id)
+    .fetch_all(&mut connect("postgres", 0).await)
+    .await
+    .unwrap();
+    assert_eq!(rows.len(), 3, "a session, a used token, a ticket");
+    let rows = rows.join("\n");
+    let ticket = ticket["ticket"].as_str().unwrap();
+    // The access token that was replaced has left no trace.
+    for token in [
+        person.refresh_token.as_str(),
+        renewed.token.as_str(),
+        renewed.refresh_token.as_str(),
+        ticket,
+    ] {
+        let kept = hexadecimal(&app.running.app.keys().token_hash(token));
+        assert!(rows.contains(&kept), "something else is kept than was looked for");
+    }
+    for token in [
+        person.token.as_str(),
+        person.refresh_token.as_str(),
+        renewed.token.as_str(),
+        renewed.refresh_token.as_str(),
+        ticket,
+    ] {
+        let bare = token.split_once('_').map_or(token, |(_, secret)| secret);
+        for form in [
+            bare.to_owned(),
+            hexadecimal(bare.as_bytes()),
+            hexadecimal(&Sha256::digest(bare)[..]),
+            hexadecimal(&Sha256::digest(token)[..]),
+        ] {
+            assert!(!rows.contains(&form), "{form} is in the tables");
+        }
+    }
 }
 
 #[tokio::test]
@@ -138,7 +222,7 @@ async fn a_refresh_token_that_comes_back_late_ends_the_session() {
     );
     connect("postgres", 0)
         .await
-        .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(statement)))
+        .execute(sqlx::raw_sql(AssertSqlSafe(statement)))
         .await
         .unwrap();
     let reused = app.post("/api/v1/auth/refresh", stolen).await.expect(401);
@@ -170,6 +254,7 @@ async fn logging_out_ends_the_session_on_every_server() {
     );
 }
 
+/// C24, F46: the tenant is that of the token; the header may repeat it and name no other.
 #[tokio::test]
 async fn the_tenant_header_may_only_repeat_the_tenant() {
     let app = TestApp::start().await;

@@ -10,6 +10,7 @@ use api_server::routing::fleet::InvalidationSink;
 use api_server::routing::{Position, Read, ReadHandle, Scope, StoreError};
 use axum::http::Method;
 use futures::StreamExt;
+use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::app::{PATIENCE, Person, TestApp, until};
-use crate::services::{connect, control};
+use crate::services::{connect, control, variable};
 
 pub const LIST: &str = "/api/v1/memories";
 
@@ -377,4 +378,67 @@ async fn redis_goes_and_comes_back_under_load_without_an_error() {
         app.deep().await.status == 200
     })
     .await;
+}
+
+/// Connections to all Sentinels: whoever looks for Redis goes there.
+pub async fn sentinels() -> Vec<MultiplexedConnection> {
+    let password = variable("TANKA_TEST_REDIS_PASSWORD");
+    let mut connections = Vec::new();
+    for address in variable("TANKA_TEST_REDIS_SENTINELS").split(',') {
+        let client = redis::Client::open(format!("redis://:{password}@{address}")).unwrap();
+        connections.push(client.get_multiplexed_async_connection().await.unwrap());
+    }
+    connections
+}
+
+/// How many connections the Sentinels have accepted since they began.
+async fn accepted(sentinels: &[MultiplexedConnection]) -> u64 {
+    let mut sum = 0;
+    for sentinel in sentinels {
+        let info: String = redis::cmd("INFO")
+            .arg("stats")
+            .query_async(&mut sentinel.clone())
+            .await
+            .unwrap();
+        let count = info
+            .lines()
+            .find_map(|line| line.trim_end().strip_prefix("total_connections_received:"));
+        sum += count.unwrap().parse::<u64>().unwrap();
+    }
+    sum
+}
+
+/// F48: while Redis is away no request tries to reach it. One task of the server does, now and then, through the Sentinels, and hundreds of
+/// requests that would all use Redis make them accept no more connections than that.
+#[tokio::test]
+async fn no_request_looks_for_a_redis_that_is_away() {
+    const SERVERS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
+    const ROUNDS: u64 = 150;
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    let sentinels = sentinels().await;
+    for redis in SERVERS {
+        control("kill", redis);
+    }
+    until("Redis is missed", async || {
+        app.metric("tanka_redis_up").await == 0
+    })
+    .await;
+    let (before, started) = (accepted(&sentinels).await, Instant::now());
+    for number in 1..=ROUNDS {
+        let write = remember(&app, &person, &number.to_string()).await.expect(201);
+        let read = app.get_after(&person, LIST, &write).await.expect(200);
+        assert_eq!(contents(&read)[0], number.to_string());
+    }
+    let (made, took) = (accepted(&sentinels).await - before, started.elapsed());
+    for redis in SERVERS {
+        control("start", redis);
+    }
+    println!("{ROUNDS} writes and as many reads without Redis in {took:?}: {made} connections to Sentinels");
+    until("Redis is back", async || app.metric("tanka_redis_up").await == 1).await;
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+    assert!(made < ROUNDS / 2, "{made} connections");
 }

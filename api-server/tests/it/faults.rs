@@ -227,13 +227,71 @@ async fn a_full_disk_refuses_what_needs_room_and_nothing_else() {
     .await;
 }
 
+/// Reads that no replica can serve leave room for writes on the primary; what they wait for in vain is told as a lack of time, from behind
+/// the cache too.
+#[tokio::test]
+async fn reads_that_fall_back_leave_room_for_writes() {
+    let app = TestApp::builder()
+        .alone()
+        .database_key("poolSize", 9)
+        .database_key("acquireTimeout", "500ms")
+        .start()
+        .await;
+    let person = app.person().await;
+    app.get_as(&person, CONVERSATIONS).await.expect(200);
+    let mut superuser = connect("postgres", 0).await;
+    for replica in ["pg-replica-1", "pg-replica-2"] {
+        control("pause", replica);
+    }
+    until("reads go to the primary", async || {
+        let reply = app.get_as(&person, CONVERSATIONS).await;
+        reply.header("x-served-role") == "primary"
+    })
+    .await;
+    let mut locking = superuser.begin().await.unwrap();
+    locking
+        .execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let reads = futures::future::join_all((0..12).map(|number| {
+        let path = format!("{MEMORIES}?limit={}", 1 + number);
+        let (app, person) = (&app, &person);
+        async move { app.get_as(person, &path).await }
+    }));
+    let writes = async {
+        let mut statuses = Vec::new();
+        for _ in 0..5 {
+            let write = app
+                .post_as(&person, CONVERSATIONS, json!({"title": "meanwhile"}))
+                .await;
+            statuses.push(write.status.as_u16());
+        }
+        statuses
+    };
+    let (reads, writes) = tokio::join!(reads, writes);
+    let refused = app.metric("tanka_database_fallback_reads_refused_total").await;
+    locking.rollback().await.unwrap();
+    for replica in ["pg-replica-1", "pg-replica-2"] {
+        control("resume", replica);
+    }
+    assert_eq!(writes, [201; 5]);
+    for read in &reads {
+        assert_eq!(refusal(read), ("unavailable".to_owned(), 1));
+    }
+    assert!(refused > 0, "{refused}");
+    until("everything is well again", async || {
+        app.deep().await.status == 200
+    })
+    .await;
+}
+
 /// Without Redis everything is answered, limits are still kept by each server, and it is used again when it is back.
 #[tokio::test]
 async fn without_redis_everything_is_answered() {
     const MEMBERS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
     let app = TestApp::builder()
         .alone()
-        .config("rateLimit: {requestsPerMinute: 60, burst: 50, loginPerMinute: 1000}")
+        .config("rateLimit: {requestsPerMinute: 60, burst: 50, loginPerMinute: 1000, signupPerMinute: 10000}")
         .start()
         .await;
     let (person, hasty) = (app.person().await, app.person().await);

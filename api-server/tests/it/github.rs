@@ -24,6 +24,18 @@ struct World {
     asked: Vec<Asked>,
     /// Answers that are given before the true ones.
     moods: Vec<Mood>,
+    /// What changes as soon as a page was read.
+    meanwhile: Option<(u64, String, String)>,
+    /// Until when it answers nothing but that its limit is reached.
+    limited_until: i64,
+}
+
+impl World {
+    fn change(&mut self, number: u64, text: &str, at: &str) {
+        self.issues.retain(|(known, ..)| *known != number);
+        self.issues.push((number, text.to_owned(), at.to_owned()));
+        self.issues.sort_by(|one, two| one.2.cmp(&two.2));
+    }
 }
 
 pub enum Mood {
@@ -53,10 +65,12 @@ impl Github {
     }
 
     pub fn change(&self, number: u64, text: &str, at: &str) {
-        let mut world = self.world.lock().unwrap();
-        world.issues.retain(|(known, ..)| *known != number);
-        world.issues.push((number, text.to_owned(), at.to_owned()));
-        world.issues.sort_by(|one, two| one.2.cmp(&two.2));
+        self.world.lock().unwrap().change(number, text, at);
+    }
+
+    /// Changes something as soon as the next page was read.
+    pub fn change_meanwhile(&self, number: u64, text: &str, at: &str) {
+        self.world.lock().unwrap().meanwhile = Some((number, text.to_owned(), at.to_owned()));
     }
 
     pub fn mood(&self, mood: Mood) {
@@ -81,10 +95,16 @@ async fn answer(State(github): State<Github>, uri: Uri, headers: HeaderMap) -> R
         (StatusCode::NOT_MODIFIED, [("etag", "\"none\"")]).into_response()
     } else if none {
         ([("etag", "\"none\"")], "[]").into_response()
+    } else if world.limited_until > api_server::clock::now().as_second() {
+        limited(world.limited_until)
     } else if let Some(mood) = world.moods.pop() {
-        sulk(&mood, &uri)
+        sulk(&mood, &uri, &mut world)
     } else {
-        page(&world, &github.url, &uri, text("if-none-match").as_deref())
+        let response = page(&world, &github.url, &uri, text("if-none-match").as_deref());
+        if let Some((number, text, at)) = world.meanwhile.take() {
+            world.change(number, &text, &at);
+        }
+        response
     };
     world.asked.push(Asked {
         uri: uri.to_string(),
@@ -95,15 +115,19 @@ async fn answer(State(github): State<Github>, uri: Uri, headers: HeaderMap) -> R
     response
 }
 
-fn sulk(mood: &Mood, uri: &Uri) -> Response {
+fn limited(reset: i64) -> Response {
+    let headers = [
+        ("x-ratelimit-remaining", "0".to_owned()),
+        ("x-ratelimit-reset", reset.to_string()),
+    ];
+    (StatusCode::FORBIDDEN, headers, "{}").into_response()
+}
+
+fn sulk(mood: &Mood, uri: &Uri, world: &mut World) -> Response {
     match mood {
         Mood::Limited(seconds) => {
-            let reset = api_server::clock::now().as_second() + seconds;
-            let headers = [
-                ("x-ratelimit-remaining", "0".to_owned()),
-                ("x-ratelimit-reset", reset.to_string()),
-            ];
-            (StatusCode::FORBIDDEN, headers, "{}").into_response()
+            world.limited_until = api_server::clock::now().as_second() + seconds;
+            limited(world.limited_until)
         }
         Mood::Broken => "[{\"id\": 1, \"number\"".into_response(),
         Mood::Lures => {

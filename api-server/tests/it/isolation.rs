@@ -75,7 +75,8 @@ async fn request(app: &TestApp, tenant: &Tenant, choice: u32) -> Reply {
     app.as_with(&tenant.person, method, &path, &[], body).await
 }
 
-/// F46, C05: `TANKA_ISOLATION_REQUESTS` says how many requests, 4,000 if absent.
+/// C07: what one tenant has never shows in an answer to another, on connections that all use in turn and that clients give up in the middle.
+/// `TANKA_ISOLATION_REQUESTS` says how many requests, 4,000 if absent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tenant_sees_a_foreign_row_whoever_leaves_in_the_middle() {
     let requests: usize =

@@ -93,6 +93,8 @@ async fn a_changed_file_is_taken_over_and_a_bad_one_is_not() {
     assert_eq!(app.metric("tanka_config_last_reload_successful").await, 1);
 }
 
+/// T57, F11: two questions with two answers: who drains is not ready, so that nothing new is sent there, and is alive all the while, so
+/// that nobody ends it for that.
 #[tokio::test]
 async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_runs() {
     let app = TestApp::builder().config("drain: {timeout: 6s}").start().await;
@@ -110,9 +112,10 @@ async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_r
             app.ops("/ready").await.expect(503).json()["status"],
             "shutting_down"
         );
-        // T57: still alive, in words that a load balancer can look for.
-        let health = app.get("/health").await.expect(200);
-        assert_eq!(health.json(), json!({"status": "healthy"}));
+        // Still alive, in words that a load balancer can look for, and where the kubelet asks.
+        for health in [app.get("/health").await, app.ops("/health").await] {
+            assert_eq!(health.expect(200).json(), json!({"status": "healthy"}));
+        }
         let path = format!("/api/v1/conversations/{conversation}/messages");
         app.post_as(&person, &path, json!({"content": "bye"}))
             .await
@@ -133,8 +136,8 @@ async fn a_drain_is_unready_first_closes_sockets_with_a_hint_and_finishes_what_r
     );
 }
 
-/// T56, F10: SIGTERM to the real program. It is unready while it still serves, tells sockets when to come back, answers a request whose
-/// body was still under way, and ends by itself and well.
+/// T56, F09, F10: SIGTERM to the real program. It is unready while it still serves, tells sockets when to come back, waits for a request
+/// whose body is still under way when nobody new is let in any more, and ends by itself and well as soon as that is answered.
 #[tokio::test]
 async fn a_signal_drains_the_program() {
     let app = TestApp::start().await;
@@ -170,11 +173,22 @@ async fn a_signal_drains_the_program() {
     let (code, reason) = socket.closed().await;
     let hint: serde_json::Value = serde_json::from_str(&reason).unwrap();
     assert_eq!((code, hint["reason"].as_str().unwrap()), (1001, "draining"));
+    until("nobody new is let in", async || {
+        TcpStream::connect(&address).await.is_err()
+    })
+    .await;
+    assert!(process.ended().is_none(), "a request is under way");
     stream.write_all(&body.as_bytes()[10..]).await.unwrap();
     let mut answer = String::new();
     let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
     assert!(read.is_ok() && answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let answered = Instant::now();
     until("the process has ended", async || process.ended().is_some()).await;
+    let rest = answered.elapsed();
+    assert!(
+        rest < Duration::from_secs(3),
+        "nothing is left to wait for: {rest:?}"
+    );
     assert!(process.ended().unwrap().success());
     assert!(process.lines().iter().any(|line| line["message"] == "drained"));
 }

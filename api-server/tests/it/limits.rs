@@ -1,9 +1,14 @@
 //! How often somebody may do something.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use axum::http::Method;
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::app::{Person, Reply, TestApp};
+use crate::app::{Person, Reply, TestApp, until};
+use crate::cache::{LIST, remember};
 
 async fn guess(app: &TestApp, person: &Person, password: &str, address: &str) -> Reply {
     let body = json!({"email": person.email, "password": password});
@@ -102,4 +107,105 @@ async fn logins_of_an_account_are_limited_by_the_minute() {
             .await
             .expect(status);
     }
+}
+
+/// Logins at the same time: far more than may wait for a hash on any machine.
+const CROWD: u32 = 300;
+/// What those are told who find no place to wait.
+const CROWDED: &str = "Too many people log in at the moment.";
+
+/// One login, of which nothing is tried again, from an address of its own: many from one would have to wait for each other.
+async fn log_in_once(app: &TestApp, person: &Person, number: u32) -> Reply {
+    let address = format!("198.51.{}.{}", 100 + number / 250, 1 + number % 250);
+    let body = json!({"email": person.email, "password": person.password});
+    let from = [("x-forwarded-for", address.as_str())];
+    app.send(Method::POST, &app.url("/api/v1/auth/login"), &from, Some(body))
+        .await
+}
+
+/// How many of these found no place; all of them are told to come back.
+fn crowded_out(refused: &[&Reply]) -> i64 {
+    let mut crowded = 0;
+    for reply in refused {
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert_eq!(reply.json()["code"], "unavailable", "{reply:?}");
+        assert_eq!(reply.header("retry-after"), "1", "{reply:?}");
+        crowded += i64::from(reply.text.contains(CROWDED));
+    }
+    crowded
+}
+
+/// A crowd that logs in fills the places for hashes and nothing else: who finds none is told when to come back, and whoever reads what is
+/// cached does not notice.
+#[tokio::test]
+async fn a_crowd_that_logs_in_is_refused_in_part_and_cached_reads_go_on() {
+    const SHED: &str = "tanka_password_hashing_shed_total";
+    let app = TestApp::builder().alone().start().await;
+    let person = app.person().await;
+    remember(&app, &person, "tea").await.expect(201);
+    until("the list is cached", async || {
+        app.get_as(&person, LIST).await.header("x-cache") == "hit"
+    })
+    .await;
+    let before = app.metric(SHED).await;
+    let done = AtomicBool::new(false);
+    let crowd = async {
+        let logins = (0..CROWD).map(|number| log_in_once(&app, &person, number));
+        let replies = futures::future::join_all(logins).await;
+        done.store(true, Ordering::SeqCst);
+        replies
+    };
+    let reads = async {
+        until("somebody is refused", async || app.metric(SHED).await > before).await;
+        let (mut reads, mut hits, mut slowest) = (0, 0, Duration::ZERO);
+        loop {
+            let began = Instant::now();
+            let read = app.get_as(&person, LIST).await.expect(200);
+            slowest = slowest.max(began.elapsed());
+            reads += 1;
+            hits += u32::from(read.header("x-cache") == "hit");
+            if done.load(Ordering::SeqCst) {
+                return (reads, hits, slowest);
+            }
+        }
+    };
+    let (replies, (reads, hits, slowest)) = tokio::join!(crowd, reads);
+    let (admitted, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 200);
+    println!(
+        "of {CROWD} logins at once {} were admitted; {hits} of {reads} reads beside them were hits, the slowest took {slowest:?}",
+        admitted.len()
+    );
+    let crowded = crowded_out(&refused);
+    assert!(!admitted.is_empty() && crowded > 0, "{crowded}");
+    assert_eq!(app.metric(SHED).await - before, crowded, "every one is counted");
+    assert!(hits * 10 >= reads * 9, "{hits} of {reads}");
+    app.login(&person.email, &person.password).await.expect(200);
+}
+
+/// F53, key `rateLimit.signupPerMinute`: accounts that one address asks for; who comes from elsewhere does not notice.
+#[tokio::test]
+async fn signups_of_an_address_are_limited() {
+    let limits = "rateLimit: {requestsPerMinute: 1000, burst: 1000, loginPerMinute: 10000, signupPerMinute: 3}";
+    let app = TestApp::builder().config(limits).start().await;
+    let signup = async |address: &str| {
+        let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        let body = json!({"email": email, "password": "correct horse battery", "name": "New"});
+        let from = [("x-forwarded-for", address)];
+        app.send(
+            Method::POST,
+            &app.url("/api/v1/auth/signup"),
+            &from,
+            Some(body),
+        )
+        .await
+    };
+    let address = "203.0.113.77";
+    for _ in 0..3 {
+        signup(address).await.expect(201);
+    }
+    let refused = signup(address).await.expect(429);
+    assert_eq!(refused.json()["code"], "too_many");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=20).contains(&wait), "{wait}");
+    signup("203.0.113.78").await.expect(201);
 }

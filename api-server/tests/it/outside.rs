@@ -52,6 +52,8 @@ pub enum Mood {
     Says(StatusCode),
     Redirects,
     Hangs,
+    /// Takes it, and talks for longer than anybody listens.
+    Talks,
 }
 
 /// An endpoint for webhooks.
@@ -104,6 +106,7 @@ async fn take(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes)
             [("location", endpoint.url.clone() + "/elsewhere")],
         )
             .into_response(),
+        Mood::Talks => "thank you ".repeat(100_000).into_response(),
         Mood::Hangs => std::future::pending().await,
     }
 }

@@ -1,14 +1,26 @@
 //! Every parser of bytes from outside, on bytes that are random, and on sound ones that were damaged. The same functions are targets of
 //! `cargo fuzz`, which searches for longer.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use api_server::cache::entry;
+use api_server::cache::shared::Notice;
+use api_server::domain::account::Email;
+use api_server::domain::schedule::Schedule;
+use api_server::realtime::wire::decoder::{Decoder, Incoming};
+use api_server::redis_link::Slots;
+use api_server::search::endpoint;
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::time::Instant;
 
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
 /// Sound inputs, from which damaged ones are made.
-const SEEDS: [&str; 17] = [
+const SEEDS: [&str; 25] = [
     "AAYKw4p2gAAAAAAAAAAAAAAAAAAAAAAA",
     "tka_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     "0000000300000000000000090123456789abcdef0123456789abcdef",
@@ -26,6 +38,15 @@ const SEEDS: [&str; 17] = [
     "bytes=0-499",
     "memories:v1:00000000000000000000000000000000:00000000000000000000000000000000",
     "database: {instances: [{name: pg-0, host: pg-0.pg}]}\nredis: {sentinels: ['redis-0.redis:26379']}\n",
+    "198.51.100.1, 203.0.113.9, 10.0.0.2",
+    r#"{"data":[{"index":1,"embedding":[0.5,-1]},{"index":0,"embedding":[2.5e-1,2]}]}"#,
+    "j 000000030000000000000009 1200 60000\n{\"a\":1}",
+    "42 000000030000000000000009 memories:v1:00000000000000000000000000000001:- tanka:cache:abc:",
+    "*2\r\n*3\r\n:0\r\n:8191\r\n*2\r\n$1\r\na\r\n:7000\r\n*3\r\n:8192\r\n:16383\r\n*2\r\n$1\r\nb\r\n:7001\r\n",
+    "*/5 9-17 1,15 * 1-5",
+    "Ada.Lovelace+tanka@mail.example.com",
+    // In UTF-8 the first character is the place of the cut, then the head of a masked text of 15 bytes; the mask is zero.
+    "\u{204f}\0\0\0\0{\"type\":\"ping\"}",
 ];
 
 /// A sound input with some places changed, cut, or doubled.
@@ -59,9 +80,9 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 fn no_bytes_break_a_parser() {
     let cases = std::env::var("TANKA_PARSER_CASES").map_or(3_000, |text| text.parse().unwrap());
     let inputs = prop_oneof![
-        damaged(),
-        proptest::collection::vec(any::<u8>(), 0..200),
-        ".{0,100}".prop_map(String::into_bytes)
+        2 => damaged(),
+        1 => proptest::collection::vec(any::<u8>(), 0..200),
+        1 => ".{0,100}".prop_map(String::into_bytes),
     ];
     for (name, parser) in targets::TARGETS {
         let config = Config {
@@ -84,4 +105,35 @@ fn no_bytes_break_a_parser() {
                 .is_ok_and(|rates| rates.check().is_ok())
         });
     assert!(accepted);
+}
+
+/// The same of what other programs send: an endpoint for embeddings, Redis, and clients.
+#[test]
+fn sound_inputs_from_other_programs_are_accepted() {
+    let vectors = endpoint::read(SEEDS[18].as_bytes(), 2, Some(2)).unwrap();
+    assert_eq!(vectors, [[0.25, 2.0], [0.5, -1.0]]);
+    let entry = Bytes::from_static(SEEDS[19].as_bytes());
+    assert!(entry::decode(&entry, Instant::now(), Duration::ZERO).is_some());
+    assert!(Notice::decode(SEEDS[20]).is_some());
+    let answer = redis::parse_redis_value(SEEDS[21].as_bytes()).unwrap();
+    let (servers, _) = Slots::read(&answer, "asked").unwrap();
+    assert_eq!(servers, [("a".to_owned(), 7_000), ("b".to_owned(), 7_001)]);
+    assert!(Schedule::stored(SEEDS[22], "UTC").is_some());
+    assert!(Email::parse(SEEDS[23]).is_ok());
+    let (mut decoder, mut messages) = (Decoder::new(100), VecDeque::new());
+    decoder.feed(&SEEDS[24].as_bytes()[1..], &mut messages).unwrap();
+    assert_eq!(messages, [Incoming::Text(r#"{"type":"ping"}"#.to_owned())]);
+}
+
+/// What is tried here and what `cargo fuzz` knows are the same.
+#[test]
+fn every_parser_is_a_target_of_cargo_fuzz() {
+    let mut named: Vec<&str> = include_str!("../../../fuzz/Cargo.toml")
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\""))
+        .collect();
+    let mut tried = targets::TARGETS.map(|(name, _)| name).to_vec();
+    named.sort_unstable();
+    tried.sort_unstable();
+    assert_eq!(named, tried);
 }

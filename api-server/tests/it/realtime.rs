@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use api_server::domain::event::Channel;
 use axum::http::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::app::{Person, TestApp, until};
+use crate::cache::sentinels;
 use crate::services::control;
 use crate::socket::Socket;
 
@@ -42,6 +44,52 @@ async fn a_message_reaches_sockets_of_its_person_on_every_server_and_nobody_else
         foreign.frame().await["event"],
         "conversation.created",
         "the first event is an own one"
+    );
+}
+
+/// F39: what a message costs follows from who gets it and not from who is connected: a channel knows its own members, and a frame is handed
+/// to them alone.
+#[tokio::test]
+async fn a_message_is_handed_to_the_members_of_its_channel_alone() {
+    let app = TestApp::start().await;
+    let (person, stranger) = (app.person().await, app.person().await);
+    let conversation = app.conversation(&person, "Talk").await;
+    let (mut socket, _) = Socket::connect(&app, &person, None).await;
+    let mut others = Vec::new();
+    for _ in 0..40 {
+        others.push(Socket::connect(&app, &stranger, None).await.0);
+    }
+    let members = |person: &Person| {
+        let channel = Channel::User(person.user_id.parse().unwrap());
+        app.running.app.hub().members(channel).len()
+    };
+    assert_eq!((members(&person), members(&stranger)), (1, others.len()));
+    let handed = async || {
+        let mut sum = 0;
+        for source in ["local", "redis", "poll"] {
+            let name = format!(r#"tanka_realtime_deliveries_total{{source="{source}"}}"#);
+            sum += app.metric(&name).await;
+        }
+        sum
+    };
+    let before = handed().await;
+    for number in 0..20 {
+        say(&app, &person, &conversation, &number.to_string()).await;
+    }
+    socket.contents(20).await;
+    assert_eq!(handed().await - before, 20, "one for each message");
+    app.conversation(&stranger, "Own").await;
+    for other in &mut others {
+        let event = other.frame().await;
+        assert_eq!(
+            event["event"], "conversation.created",
+            "the first one is an own one"
+        );
+    }
+    assert_eq!(
+        handed().await - before,
+        60,
+        "and one for each socket of the stranger"
     );
 }
 
@@ -210,6 +258,40 @@ async fn a_page_of_another_origin_opens_no_socket() {
     app.send(Method::GET, &app.url("/ws"), &upgrade, None)
         .await
         .expect(403);
+}
+
+/// F54: Redis is used with the `redis` crate, which says so of itself, through Sentinels: no server is configured, and the one that answers
+/// is the primary that all of them name.
+#[tokio::test]
+async fn redis_is_found_through_sentinels() {
+    let app = TestApp::start().await;
+    let settings = app.running.app.config().redis.clone();
+    assert!(settings.url_file.is_none(), "{settings:?}");
+    let connected = app.running.app.redis().get().unwrap();
+    let mut connection = connected.all().next().unwrap();
+    let client: String = redis::cmd("CLIENT")
+        .arg("INFO")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let field = |name: &str| {
+        client
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    assert_eq!(field("lib-name"), Some("redis-rs"), "{client}");
+    let sentinels = sentinels().await;
+    assert_eq!(sentinels.len(), settings.sentinels.len());
+    for mut sentinel in sentinels {
+        let (host, port): (String, String) = redis::cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&settings.master_name)
+            .query_async(&mut sentinel)
+            .await
+            .unwrap();
+        let named = format!("{host}:{port}");
+        assert_eq!(field("laddr"), Some(named.as_str()), "{client}");
+    }
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn delay_replicas(millis: u32) {
 }
 
 /// H17, F06: 3,000 writes, each read with its token, while replicas apply at once, 50 ms late and 500 ms late: never stale. Replicas serve
-/// while they can, the primary serves what they cannot have yet.
+/// while they can, at least 95 % of the reads while they apply at once; the primary serves what they cannot have yet.
 #[tokio::test]
 async fn replicas_that_apply_late_never_serve_an_own_write_stale() {
     let app = TestApp::builder().alone().start().await;
@@ -84,7 +84,7 @@ async fn replicas_that_apply_late_never_serve_an_own_write_stale() {
             let read = app.get_after(&person, &path, &write).await.expect(200);
             added.push(started.elapsed());
             stale += u32::from(read.json()["title"] != title);
-            by_replica += u32::from(read.header("x-served-role") == "replica");
+            by_replica += usize::from(read.header("x-served-role") == "replica");
         }
         added.sort();
         println!(
@@ -93,6 +93,10 @@ async fn replicas_that_apply_late_never_serve_an_own_write_stale() {
             added[pairs * 99 / 100]
         );
         assert_eq!(stale, 0);
+        // The first round, so that a failure leaves no delay behind.
+        if delay == 0 {
+            assert!(by_replica * 100 >= pairs * 95, "{by_replica} of {pairs}");
+        }
     }
     delay_replicas(0).await;
     until("everything is well again", async || {
@@ -311,7 +315,7 @@ async fn a_hanging_replica_does_not_take_reads_with_it() {
     }
     control("resume", "pg-replica-2");
     println!("slowest read beside a frozen replica: {slowest:?}");
-    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     until("the replica is back", async || {
         app.metric("tanka_database_instance_up{server=\"pg-2\"}").await > 0
     })

@@ -1,5 +1,6 @@
 //! Search of memories by words and by meaning. The endpoint for embeddings is a local server that speaks the protocol.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +14,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use crate::app::{Person, TestApp, until};
 use crate::approximate::clear;
 use crate::resources::count;
-use crate::services::connect;
+use crate::services::{connect, instances};
 
 const DIMENSIONS: usize = 16;
 
@@ -325,4 +326,66 @@ async fn seed(person: &Person, model: &str, count: i32) -> Vec<(String, Vec<f32>
     rows.iter()
         .map(|row| (row.get("id"), serde_json::from_str(row.get("vector")).unwrap()))
         .collect()
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.push(path);
+        }
+    }
+    all
+}
+
+/// T58, F19: nobody is given more memory for sorting than the default: not the role of the application on any instance, and no search, by
+/// words or by meaning. A policy of the test hides memories from whoever has another setting. Nothing else could set it, because no source
+/// and no migration names it.
+#[tokio::test]
+async fn no_session_has_more_memory_for_sorting_than_the_default() {
+    let (_, section, model) = endpoint().await;
+    // Alone, because the policy is for all.
+    let app = TestApp::builder().config(&section).alone().start().await;
+    let person = app.person().await;
+    seed(&person, &model, 20).await;
+    for instance in 0..instances().len() {
+        let source: String = sqlx::query_scalar("SELECT source FROM pg_settings WHERE name = 'work_mem'")
+            .fetch_one(&mut connect("tanka_app", instance).await)
+            .await
+            .unwrap();
+        assert_eq!(source, "default", "instance {instance}");
+    }
+    let mut owner = connect("tanka_owner", 0).await;
+    let policy = "DROP POLICY IF EXISTS usual_work_mem ON memories;
+         CREATE POLICY usual_work_mem ON memories AS RESTRICTIVE FOR SELECT TO tanka_app
+         USING (current_setting('work_mem') = '4MB')";
+    owner.execute(sqlx::raw_sql(policy)).await.unwrap();
+    // Whoever brings the token of this write sees the memories, and the policy is in force.
+    let later = json!({"title": "later"});
+    let later = app.post_as(&person, "/api/v1/conversations", later).await;
+    let mut answers = Vec::new();
+    for question in ["car", "seeded", "boat"].into_iter().cycle().take(30) {
+        let path = format!("/api/v1/memories/search?q={question}&limit=10");
+        answers.push(app.get_after(&person, &path, &later).await);
+    }
+    owner
+        .execute("DROP POLICY usual_work_mem ON memories")
+        .await
+        .unwrap();
+    for answer in answers {
+        let found = answer.expect(200).json();
+        assert_eq!((&found["mode"], contents(&found).len()), (&json!("hybrid"), 10));
+    }
+    let server = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all = [files(&server.join("src")), files(&server.join("migrations"))].concat();
+    assert!(all.len() > 200, "{} files", all.len());
+    for file in all {
+        let text = std::fs::read_to_string(&file).unwrap().to_lowercase();
+        assert!(!text.contains("work_mem"), "{}", file.display());
+    }
+    clear(&[&person]).await;
 }

@@ -6,9 +6,8 @@ use api_server::http::openapi;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::app::{Person, Reply, TestApp, until};
-use crate::cache_operation::make_operator;
-use crate::resources::{form, upload};
+use crate::app::{Reply, TestApp, until};
+use crate::ground::Ground;
 use crate::services::connect;
 
 /// Streams, which answer with no rows; `realtime.rs` and `events_stream.rs` are about them.
@@ -18,108 +17,13 @@ const WHO_IS_THERE: [&str; 2] = ["/api/v1/tenant/connections", "/api/v1/workroom
 /// More than this many statements for one answer need a reason.
 const MOST: u32 = 3;
 
-/// Rows of one tenant, of every kind that can be listed.
-struct Ground<'a> {
-    app: &'a TestApp,
-    owner: Person,
-    region: String,
-    conversation: String,
-    memory: String,
-    workroom: String,
-    resource: String,
-    webhook: String,
-    task: String,
-    plan: String,
-}
-
-fn id(reply: &Reply) -> String {
-    reply.json()["id"].as_str().unwrap().to_owned()
-}
-
-impl<'a> Ground<'a> {
-    /// One row of each kind.
-    async fn of(app: &'a TestApp) -> Self {
-        let owner = app.person().await;
-        make_operator(&owner, true).await;
-        until("the grant is everywhere", async || {
-            app.get_as(&owner, "/api/v1/cache/stats").await.status == 200
-        })
-        .await;
-        let mut ground = Self {
-            app,
-            region: format!("N-{}", &owner.user_id[24..]).to_uppercase(),
-            owner,
-            conversation: String::new(),
-            memory: String::new(),
-            workroom: String::new(),
-            resource: String::new(),
-            webhook: String::new(),
-            task: String::new(),
-            plan: String::new(),
-        };
-        ground.webhook = ground.webhook().await;
-        ground.conversation = app.conversation(&ground.owner, "0").await;
-        ground.workroom = ground.make("workrooms", json!({"name": "0"})).await;
-        ground.row(0).await;
-        ground
-    }
-
-    async fn make(&self, collection: &str, body: Value) -> String {
-        let path = format!("/api/v1/{collection}");
-        id(&self.app.post_as(&self.owner, &path, body).await.expect(201))
-    }
-
-    async fn webhook(&self) -> String {
-        let body = json!({"url": "https://example.com/", "event_types": ["conversation.created"]});
-        self.make("webhooks", body).await
-    }
-
-    /// One more of everything that hangs from the first ones, and of what stands alone.
-    async fn row(&mut self, number: i64) {
-        let (app, owner) = (self.app, &self.owner);
-        let said = json!({"content": format!("hello {number}")});
-        for collection in ["conversations", "workrooms"] {
-            let parent = if collection == "conversations" {
-                &self.conversation
-            } else {
-                &self.workroom
-            };
-            self.make(&format!("{collection}/{parent}/messages"), said.clone())
-                .await;
-        }
-        let note = json!({"content": format!("tea number {number}")});
-        let memory = self.make("memories", note).await;
-        let resource = id(&upload(app, owner, form(None, "a.txt", "text/plain", b"text"))
-            .await
-            .expect(201));
-        let sync = json!({"connector": "http", "url": format!("http://127.0.0.1:1/{number}.json")});
-        let started = app
-            .post_as(owner, "/api/v1/syncs", sync.clone())
-            .await
-            .expect(202);
-        let task = started.json()["task_id"].as_str().unwrap().to_owned();
-        let schedule = json!({"cron": "0 0 1 1 *", "sync": sync});
-        self.make("schedules", schedule).await;
-        let plan = json!({
-            "name": number.to_string(), "provider": "Ours", "regions": [self.region], "currency": "EUR",
-            "time_zone": "Europe/Berlin", "renewable_percentage": 40,
-            "rate_structure": {"energy": {"type": "flat", "rate": "0.25"}},
-        });
-        let plan = self.make("plans", plan).await;
-        let hour = api_server::clock::now().as_second() / 3_600 * 3_600;
-        let at = jiff::Timestamp::from_second(hour - (number + 1) * 3_600).unwrap();
-        let usage = json!({"region": self.region, "readings": [{"at": at, "kwh": "1.5"}]});
-        app.post_as(owner, "/api/v1/usage", usage).await.expect(200);
-        if number == 0 {
-            (self.memory, self.resource, self.task, self.plan) = (memory, resource, task, plan);
-        }
-    }
-
+impl Ground<'_> {
     /// From one of each kind to `count` of each.
     async fn grow(&mut self, count: i64) {
         for number in 1..count {
             self.row(number).await;
-            self.webhook().await;
+            self.offer(number).await;
+            self.hook().await;
             self.app.conversation(&self.owner, &number.to_string()).await;
             self.make("workrooms", json!({"name": number.to_string()})).await;
             let colleague = self.app.colleague(&self.owner, "member").await;
@@ -190,7 +94,7 @@ fn rows(reply: &Reply) -> Option<usize> {
     list.map(Vec::len)
 }
 
-/// F01, F03, T28: no answer takes a statement for each of its rows, whatever route gives it.
+/// T28, B12, C07, R29: no answer takes a statement for each of its rows, whatever route gives it.
 #[tokio::test]
 async fn twenty_rows_take_as_many_statements_as_one() {
     let app = TestApp::builder()

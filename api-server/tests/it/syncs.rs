@@ -102,10 +102,11 @@ async fn a_repository_is_copied_and_then_only_what_changes() {
             .starts_with("/repos/some/repository/issues?state=all"),
         "{asked:?}"
     );
+    // Each page but the first begins with the last issue of the one before.
     assert_eq!(
         asked.len(),
-        4,
-        "three pages of issues, one of comments: {done} {asked:?}"
+        5,
+        "four pages of issues, one of comments: {done} {asked:?}"
     );
 
     // The default sync, as older clients start it: an empty body. Nothing is new, and then nothing has even changed.
@@ -120,7 +121,7 @@ async fn a_repository_is_copied_and_then_only_what_changes() {
         assert_eq!(done["result"]["written"], written);
     }
     let asked = github.asked();
-    assert!(asked[4].uri.contains("since=2026-01-05T00:00:00Z"), "{asked:?}");
+    assert!(asked[5].uri.contains("since=2026-01-05T00:00:00Z"), "{asked:?}");
     let last: Vec<&Asked> = asked.iter().rev().take(2).collect();
     assert!(
         last.iter()
@@ -199,6 +200,100 @@ async fn limits_are_waited_for_and_broken_pages_asked_for_again() {
     let done = task(&app, &owner, &path, "succeeded").await;
     assert_eq!(done["attempts"], 3);
     assert_eq!(memories(&owner).await, ["#1 one (open)"]);
+}
+
+/// Pages are numbered, and what changes meanwhile moves to the last one: what stood behind it is not passed over.
+#[tokio::test]
+async fn what_changes_while_pages_are_read_is_not_missed() {
+    let app = working().start().await;
+    let owner = app.person().await;
+    let github = Github::start().await;
+    for number in 1..=4 {
+        github.change(number, "opens", &format!("2026-01-0{number}T00:00:00Z"));
+    }
+    // The second page would now begin with the fourth.
+    github.change_meanwhile(1, "changes", "2026-02-01T00:00:00Z");
+    let path = start(&app, &owner, github.body("a/b")).await;
+    task(&app, &owner, &path, "succeeded").await;
+    let texts = memories(&owner).await;
+    assert_eq!(
+        texts,
+        [
+            "#1 changes (open)",
+            "#2 opens (open)",
+            "#3 opens (open)",
+            "#4 opens (open)"
+        ]
+    );
+}
+
+/// Issues of one moment, more than a page has, are read by the numbers of the pages.
+#[tokio::test]
+async fn a_page_of_one_moment_does_not_end_the_reading() {
+    let app = working().start().await;
+    let owner = app.person().await;
+    let github = Github::start().await;
+    for number in 1..=5 {
+        github.change(number, "opens", "2026-01-01T00:00:00Z");
+    }
+    let path = start(&app, &owner, github.body("a/b")).await;
+    let done = task(&app, &owner, &path, "succeeded").await;
+    assert_eq!(done["result"]["written"], 5, "{done}");
+}
+
+/// What a task writes to can be gone when its turn comes: then it ends, and says so, instead of trying for ever.
+#[tokio::test]
+async fn a_sync_into_a_workroom_that_is_gone_ends() {
+    let resting = resting().alone().start().await;
+    let owner = resting.person().await;
+    let address = serve(
+        Router::new().fallback(|| async { json!({"items": [{"id": "1", "title": "One"}]}).to_string() }),
+    )
+    .await;
+    let room = crate::workrooms::workroom(&resting, &owner, "news").await;
+    let id = room.rsplit('/').next().unwrap();
+    let sync = json!({"connector": "http", "url": format!("http://{address}/1"), "target": "workroom", "workroom_id": id});
+    let path = start(&resting, &owner, sync).await;
+    resting
+        .as_with(&owner, Method::DELETE, &room, &[], None)
+        .await
+        .expect(204);
+    let working = working().guest().start().await;
+    let ended = task(&working, &owner, &path, "failed").await;
+    assert_eq!(ended["attempts"], 1, "{ended}");
+    assert!(ended["error"].as_str().unwrap().contains("is gone"), "{ended}");
+}
+
+/// B12: a page of very many records is written in parts, each once.
+#[tokio::test]
+async fn a_large_page_is_written_whole() {
+    const MANY: usize = 250;
+    let app = working().start().await;
+    let owner = app.person().await;
+    let items: Vec<Value> = (0..MANY)
+        .map(|number| json!({"id": number.to_string(), "title": format!("Item {number}")}))
+        .collect();
+    let page = json!({ "items": items }).to_string();
+    let address = serve(Router::new().fallback(move || async move { page })).await;
+    let room = crate::workrooms::workroom(&app, &owner, "news").await;
+    let id = room.rsplit('/').next().unwrap();
+    let sync = json!({"connector": "http", "url": format!("http://{address}/1"), "target": "workroom", "workroom_id": id});
+    for written in [MANY, 0] {
+        let path = start(&app, &owner, sync.clone()).await;
+        let done = task(&app, &owner, &path, "succeeded").await;
+        assert_eq!(
+            (&done["result"]["written"], &done["result"]["pages"]),
+            (&json!(written), &json!(1)),
+            "{done}"
+        );
+    }
+    let count = format!("SELECT count(*) FROM workroom_messages WHERE workroom_id = '{id}'");
+    let row = connect("postgres", 0)
+        .await
+        .fetch_one(sqlx::raw_sql(AssertSqlSafe(count)))
+        .await
+        .unwrap();
+    assert_eq!(row.get::<i64, _>(0), 250);
 }
 
 /// API10: a source that sends the reader elsewhere gets neither the request nor the token.

@@ -140,6 +140,11 @@ async fn a_request_is_a_trace_with_its_statements() {
         "{insert:?}"
     );
     assert!(!format!("{spans:?}").contains("canary"));
+    let line = process
+        .lines()
+        .into_iter()
+        .find(|line| line["message"] == "request_completed" && line.to_string().contains(trace));
+    assert!(line.is_some(), "the trace is named in the log");
     let resource = collector.0.lock().unwrap()[0].resource.clone().unwrap();
     assert_eq!(texts(&resource.attributes)["service.name"], "tanka-api");
 }

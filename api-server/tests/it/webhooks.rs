@@ -202,6 +202,22 @@ async fn a_failing_endpoint_is_asked_again() {
     delivery(&app, &owner, &id, "delivered").await;
 }
 
+/// An endpoint that says yes has taken it, however long the rest of its answer is.
+#[tokio::test]
+async fn an_endpoint_that_talks_is_not_told_twice() {
+    let app = working().start().await;
+    let owner = app.person().await;
+    let endpoint = Endpoint::start(Mood::Talks).await;
+    let (id, _) = webhook(&app, &owner, &endpoint, &["conversation.created"]).await;
+    app.conversation(&owner, "x").await;
+    let taken = delivery(&app, &owner, &id, "delivered").await;
+    assert_eq!(
+        (&taken["attempts"], &taken["response_status"]),
+        (&json!(1), &json!(200))
+    );
+    assert_eq!(endpoint.got(1).await.len(), 1);
+}
+
 /// An endpoint that fails for a day, or that is gone, is told nothing any more until somebody enables it.
 #[tokio::test]
 async fn an_endpoint_that_fails_for_long_is_disabled() {

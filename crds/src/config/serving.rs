@@ -53,6 +53,8 @@ section! {
         burst: u32 = 100, [range(min = 1, max = 100_000)];
         /// Login attempts per minute.
         login_per_minute: u32 = 10, [range(min = 1, max = 10_000)];
+        /// Accounts that one address may ask for in a minute.
+        signup_per_minute: u32 = 60, [range(min = 1, max = 10_000)];
     }
 }
 

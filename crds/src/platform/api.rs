@@ -218,6 +218,9 @@ pub struct RateLimit {
     /// Login attempts per minute, by account and by address.
     #[schemars(range(min = 1, max = 10_000))]
     pub login_per_minute: i32,
+    /// Accounts that one address may ask for in a minute.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub signup_per_minute: i32,
 }
 
 impl Default for RateLimit {
@@ -226,6 +229,7 @@ impl Default for RateLimit {
             requests_per_minute: 600,
             burst: 100,
             login_per_minute: 10,
+            signup_per_minute: 60,
         }
     }
 }

@@ -140,9 +140,10 @@ async fn watched_fan_out(
     /// What the server has taken out of the queue to write it, at most.
     const IN_HAND: f64 = 32_768.0;
     const DISCARDED: &str = "tanka_realtime_discarded_bytes_total";
-    const CLOSED: &str = r#"tanka_websocket_closed_total{reason="slow"}"#;
+    const CLOSED: &str = "tanka_websocket_closed_total";
+    const SLOW: &[&str] = &["reason=\"slow\""];
     let server = servers[0];
-    let (closed, discarded) = (server.metric(CLOSED).await?, server.metric(DISCARDED).await?);
+    let before = server.exposition().await?;
     let mut sockets = Vec::new();
     for (at, server) in servers.iter().enumerate() {
         let own = (0..subscribers).filter(|number| number % servers.len() == at);
@@ -163,9 +164,10 @@ async fn watched_fan_out(
     let (figures, watched) = tokio::join!(measure, watch);
     let ((out, kernel), figures) = (watched, figures?);
     drop(slow);
-    let put_out = server.metric(CLOSED).await? > closed;
+    let after = server.exposition().await?;
+    let put_out = after.sum(CLOSED, SLOW) > before.sum(CLOSED, SLOW);
     // Everybody else got everything, so what was thrown away was the slow one's.
-    let kept = IN_HAND + server.metric(DISCARDED).await? - discarded;
+    let kept = IN_HAND + after.sum(DISCARDED, &[]) - before.sum(DISCARDED, &[]);
     let out = out.filter(|_| put_out);
     Ok((figures, Slow { out, kept, kernel }))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use crate::paths::Paths;
 struct Row {
     what: String,
     found: String,
-    goal: &'static str,
+    goal: String,
     met: Option<bool>,
     /// Hundredths of the processor's time that others had meanwhile.
     stolen: u64,
@@ -52,13 +52,13 @@ impl Report {
     }
 
     /// Adds a figure, and prints it.
-    pub fn row(&mut self, what: &str, found: &str, goal: &'static str, met: Option<bool>) {
+    pub fn row(&mut self, what: &str, found: &str, goal: &str, met: Option<bool>) {
         println!("{what}: {found}{}", verdict(goal, met));
         let stolen = self.stolen();
         self.rows.push(Row {
             what: what.to_owned(),
             found: found.to_owned(),
-            goal,
+            goal: goal.to_owned(),
             met,
             stolen,
         });
@@ -76,6 +76,11 @@ impl Report {
             self.counted = (Instant::now(), now);
         }
         self.stolen
+    }
+
+    /// Where everything is kept.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Keeps something that is in no row.

@@ -6,10 +6,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::exposition::Exposition;
 use crate::client::Client;
 use crate::dev::Folder;
 use crate::services::ports;
@@ -34,8 +35,14 @@ pub struct Server {
 impl Server {
     /// Starts one with the greatest limits of requests, and waits until it is ready.
     pub async fn start(folder: &Folder, binary: &Path) -> Result<Self> {
-        let plenty = json!({"requestsPerMinute": 1_000_000, "burst": 100_000, "loginPerMinute": 10_000});
-        let config = folder.config(&json!({"rateLimit": plenty, "logLevel": "error"}))?;
+        let plenty = json!({"requestsPerMinute": 1_000_000, "burst": 100_000, "loginPerMinute": 10_000, "signupPerMinute": 10_000});
+        Self::start_with(folder, binary, json!({"rateLimit": plenty})).await
+    }
+
+    /// Starts one with these sections of its configuration, and waits until it is ready.
+    pub async fn start_with(folder: &Folder, binary: &Path, mut sections: Value) -> Result<Self> {
+        sections["logLevel"] = json!("error");
+        let config = folder.config(&sections)?;
         let free = ports::free(2)?;
         let (address, ops) = (format!("127.0.0.1:{}", free[0]), format!("127.0.0.1:{}", free[1]));
         let mut arguments: Vec<OsString> = ["serve", "--listen", &address, "--ops-listen", &ops]
@@ -101,13 +108,9 @@ impl Server {
         Ok(())
     }
 
-    /// The sum of a metric's series whose line begins so.
-    pub async fn metric(&self, begin: &str) -> Result<f64> {
-        let text = scrape(&self.ops).await?;
-        let series = text.lines().filter(|line| line.starts_with(begin));
-        Ok(series
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum())
+    /// What it says of itself.
+    pub async fn exposition(&self) -> Result<Exposition> {
+        Ok(Exposition::parse(&scrape(&self.ops).await?))
     }
 
     /// The port of the API.

@@ -25,6 +25,7 @@ use crate::http::client::{self, Client};
 use crate::http::error::{ApiError, Fields, Problem};
 use crate::http::extract::{Body, Caller, Unscoped};
 use crate::limits::guesses::Attempt;
+use crate::limits::requests::Quota;
 use crate::routing::{Scope, StoreError, Written};
 use crate::store::accounts::{Credentials, FindCredentials, FindUser, NewAccount, SignUp, User};
 use crate::store::invitations::{FindInvitation, Join, Open};
@@ -153,6 +154,7 @@ impl Minted {
     (status = 201, body = SignupAnswer),
     (status = 409, description = "The address has an account", body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "Too many accounts from one address", body = Problem, content_type = "application/problem+json"),
     (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn signup(
@@ -182,6 +184,7 @@ async fn signup(
         Some(token) => Some(find_invitation(&app, scope, token, &email).await?),
         None => None,
     };
+    count_signup(&app, &origin).await?;
     let password_hash = app.hashing().hash(password.secret().clone()).await?;
     let minted = Minted::new(&app);
     let user_id = entropy::id();
@@ -204,6 +207,32 @@ async fn signup(
         user,
         tokens: minted.answer(),
     }))
+}
+
+/// Counts an account that somebody asks for from an address.
+async fn count_signup(app: &App, origin: &Origin) -> Result<(), ApiError> {
+    let per_minute = app.config().rate_limit.signup_per_minute;
+    let quota = Quota {
+        per_minute,
+        burst: per_minute,
+    };
+    let verdict = app
+        .limiter()
+        .take(&format!("signup:{}", bucket(origin)), quota)
+        .await;
+    if verdict.allowed {
+        return Ok(());
+    }
+    Err(ApiError::TooMany {
+        why: "Too many accounts were asked for from your address.",
+        retry_after: verdict.retry_after,
+    })
+}
+
+/// What counts as one address.
+fn bucket(origin: &Origin) -> String {
+    let address = origin.address.as_deref().and_then(|text| text.parse().ok());
+    address.map_or_else(|| "unknown".to_owned(), client::bucket)
 }
 
 /// Makes the account: in the tenant that invited the person, else in a new one.
@@ -267,11 +296,9 @@ async fn find_invitation(
 pub(super) async fn begin_attempt(app: &App, email: &Email, origin: &Origin) -> Result<Attempt, ApiError> {
     let digest = app.keys().token_hash(email.as_str());
     let account = BASE64_URL_SAFE_NO_PAD.encode(&digest[..16]);
-    let address = origin.address.as_deref().and_then(|text| text.parse().ok());
-    let address = address.map_or_else(|| "unknown".to_owned(), client::bucket);
     let per_minute = app.config().rate_limit.login_per_minute;
     app.guesses()
-        .begin(&account, &address, per_minute)
+        .begin(&account, &bucket(origin), per_minute)
         .await
         .map_err(|retry_after| ApiError::TooMany {
             why: "Too many wrong passwords for this account from your address. Wait before the next one.",

@@ -63,6 +63,7 @@ async fn list(
     request_body = ScheduleRequest, responses(
     (status = 201, body = Schedule),
     (status = 401, body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "The workroom is not there", body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json"),
     (status = 422, body = Problem, content_type = "application/problem+json"),
 ))]

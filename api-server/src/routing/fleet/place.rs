@@ -143,17 +143,17 @@ impl Fleet {
         })
     }
 
-    /// Ends when an instance has become unavailable.
+    /// Ends when a probe finds an instance unavailable.
     pub(super) async fn gone(&self, instance: &Instance) {
         let mut changes = self.0.changed.subscribe();
-        while instance.observation().is_some() {
+        while !instance.lost.load(Ordering::Relaxed) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Takes an instance out of service until its next probe says otherwise.
+    /// Takes an instance out of service until its next probe says otherwise. What runs there goes on until then.
     pub(super) fn suspect(&self, instance: &Instance) {
         self.record(instance, None);
         instance.wake.notify_one();

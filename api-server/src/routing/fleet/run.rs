@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::cache::Target;
 use crate::domain::event::Event;
 use crate::entropy;
 use crate::metrics::{OutcomeLabels, ReadLabels};
+use crate::routing::choose::Reason;
 use crate::routing::operation::{
     Idempotency, Read, ReadHandle, Scope, Served, StoreError, Write, WriteHandle, Written,
 };
@@ -141,6 +143,7 @@ impl Fleet {
                 Fault::Contention if attempt < READ_ATTEMPTS => {}
                 Fault::Busy => return Err(StoreError::Unavailable("no connection became free")),
                 Fault::Connection => return Err(StoreError::Unavailable("connections break")),
+                Fault::NotPrimary => return Err(StoreError::Unavailable("instances change their roles")),
                 _ => return Err(error),
             }
             attempt += 1;
@@ -161,6 +164,7 @@ impl Fleet {
             started,
         };
         let work = async {
+            let _turn = self.turn(place).await?;
             let mut lease = Lease::take(&place.instance, &self.0.watch).await?;
             self.0.metrics.acquire.observe(started.elapsed().as_secs_f64());
             lease.begin(scope.tenant, true).await?;
@@ -186,6 +190,18 @@ impl Fleet {
             }
             () = self.gone(&place.instance) => Err(broken()),
         }
+    }
+
+    /// The turn of a read that comes to the primary because no replica can serve it; others need none.
+    async fn turn<'p>(&self, place: &'p Place) -> Result<Option<SemaphorePermit<'p>>, StoreError> {
+        if !matches!(place.reason, Reason::NoReplica | Reason::Behind) || self.0.instances.load().len() < 2 {
+            return Ok(None);
+        }
+        let turn = timeout(place.instance.patience(), place.instance.strays.acquire()).await;
+        turn.ok().and_then(Result::ok).map(Some).ok_or_else(|| {
+            self.0.metrics.strays_refused.inc();
+            StoreError::Unavailable("no replica can serve the read, and the primary is busy")
+        })
     }
 
     /// Writes. The work runs in a task of its own: a client that leaves cannot interrupt it between its commit

@@ -81,6 +81,7 @@ pub fn config(platform: &Platform) -> Config {
             requests_per_minute: positive(api.rate_limit.requests_per_minute),
             burst: positive(api.rate_limit.burst),
             login_per_minute: positive(api.rate_limit.login_per_minute),
+            signup_per_minute: positive(api.rate_limit.signup_per_minute),
         },
         websocket: config::WebSocket {
             max_connections: positive(api.websocket.max_connections),

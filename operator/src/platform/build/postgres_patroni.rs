@@ -147,3 +147,85 @@ pub fn max_connections(postgres: &ManagedPostgres) -> u32 {
         .and_then(|value| value.parse().ok())
         .unwrap_or(MAX_CONNECTIONS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::build::postgres_statefulset;
+    use crate::platform::fixtures::platform;
+
+    /// What Patroni reads at its start.
+    fn file() -> Value {
+        let object = build(&platform(json!({})), &ManagedPostgres::default());
+        serde_json::from_str(object.manifest["data"]["patroni.yaml"].as_str().unwrap()).unwrap()
+    }
+
+    /// F32, B32: replicas stream through slots, with room for twice as many as there can be. Who follows whom is Patroni's to write, so
+    /// none of the settings for that is among ours, real or made up.
+    #[test]
+    fn replication_has_real_settings_and_patroni_writes_the_way() {
+        let file = file();
+        let dcs = &file["bootstrap"]["dcs"];
+        assert_eq!(dcs["postgresql"]["use_slots"], true);
+        let parameters = &dcs["postgresql"]["parameters"];
+        assert_eq!(parameters["wal_level"], "replica");
+        assert_eq!(parameters["hot_standby"], "on");
+        for name in ["max_wal_senders", "max_replication_slots"] {
+            let count: u32 = parameters[name].as_str().unwrap().parse().unwrap();
+            assert!(count >= 10, "{name} is {count}");
+        }
+        for name in [
+            "replication",
+            "replication_slot_name",
+            "primary_slot_name",
+            "primary_conninfo",
+        ] {
+            assert!(parameters.get(name).is_none(), "{name}");
+        }
+    }
+
+    /// F32: no password is in what Patroni reads, and none in the pod: each variable that holds one takes it from the Secret.
+    #[test]
+    fn no_password_is_written_down() {
+        let (platform, postgres) = (platform(json!({})), ManagedPostgres::default());
+        let text = build(&platform, &postgres).manifest.to_string();
+        assert!(!text.contains("conninfo"), "{text}");
+        let rest = text.replace("password_encryption", "").to_lowercase();
+        assert!(!rest.contains("password"), "{rest}");
+        let pod = postgres_statefulset::build(&platform, &postgres).manifest;
+        let variables = pod["spec"]["template"]["spec"]["containers"][0]["env"]
+            .as_array()
+            .unwrap();
+        let secret = names::component(&platform.name, Component::Postgres);
+        let mut passwords = 0;
+        for variable in variables {
+            if variable["name"].as_str().unwrap().ends_with("PASSWORD") {
+                passwords += 1;
+                assert!(variable.get("value").is_none(), "{variable}");
+                assert_eq!(variable["valueFrom"]["secretKeyRef"]["name"], secret.as_str());
+            }
+        }
+        assert_eq!(passwords, 7, "{variables:?}");
+    }
+
+    /// F33: what a lost replica holds back is bounded in bytes, and the slot of one that was scaled away in time; no platform can ask for
+    /// another bound, or for none.
+    #[test]
+    fn a_lost_replica_does_not_fill_the_volume() {
+        let file = file();
+        let dcs = &file["bootstrap"]["dcs"];
+        assert_eq!(dcs["postgresql"]["parameters"]["max_slot_wal_keep_size"], "2GB");
+        assert_eq!(dcs["member_slots_ttl"], 600);
+        let unbounded = BTreeMap::from([("max_slot_wal_keep_size".to_owned(), "-1".to_owned())]);
+        assert!(crds::platform::postgres::parameters::refusal(&unbounded).is_some());
+    }
+
+    /// F19: how much memory a session sorts with is the default of PostgreSQL, unless the spec says so.
+    #[test]
+    fn memory_of_sessions_is_left_alone() {
+        let parameters = parameters(&ManagedPostgres::default());
+        for name in ["work_mem", "hash_mem_multiplier", "maintenance_work_mem"] {
+            assert!(!parameters.contains_key(name), "{name}");
+        }
+    }
+}

@@ -87,6 +87,7 @@ fn changes() -> Vec<(&'static str, Value)> {
         ("api.rateLimit.burst", json!(10)),
         ("api.rateLimit.loginPerMinute", json!(5)),
         ("api.rateLimit.requestsPerMinute", json!(60)),
+        ("api.rateLimit.signupPerMinute", json!(20)),
         ("api.replicas", json!(4)),
         ("api.resources.limits", json!({"memory": "2Gi"})),
         ("api.resources.requests", json!({"cpu": "300m"})),

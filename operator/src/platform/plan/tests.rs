@@ -81,6 +81,8 @@ fn migrated(platform: &Platform) -> World {
     world
 }
 
+/// Every object, whole. So it is seen here that liveness asks `/health` and readiness `/ready` (F11), that the API is scaled by CPU and
+/// memory (F45), that PostgreSQL has no made-up setting of replication, bounded slots, and no password in its configuration (F32, F33).
 #[rstest]
 #[case::defaults("defaults", json!({}))]
 #[case::external("external", external())]
