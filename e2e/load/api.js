@@ -14,7 +14,8 @@ const refused = new Counter('refused');
 /// Writes of which nobody knows whether they took place: no answer, or a server error.
 const unknown = new Counter('unknown');
 
-http.setResponseCallback(http.expectedStatuses({ min: 200, max: 399 }, 429, 503));
+// Only these are judged by their time: a refusal is quick.
+http.setResponseCallback(http.expectedStatuses({ min: 200, max: 399 }));
 
 /// Asks; the answer, or null where there was none that was hoped for. `read` keeps the body, as text.
 export function ask(step, method, path, { token, body, headers, expect = 200, read = false } = {}) {

@@ -14,10 +14,10 @@ export const scenario = all[name];
 export function options(cycle, busy, steps, thresholds) {
   const most = Math.max(scenario.from, ...scenario.stages.map((stage) => stage.users));
   const places = Math.min(Math.ceil(most * busy) + 20, 2500);
-  const perStep = Object.fromEntries(steps.map((step) => [`http_req_duration{step:${step}}`, ['max>=0']]));
+  const perStep = Object.fromEntries(steps.map((step) => [`http_req_duration{step:${step},expected_response:true}`, ['max>=0']]));
   return {
     discardResponseBodies: true,
-    systemTags: ['status', 'error_code'],
+    systemTags: ['status', 'error_code', 'expected_response'],
     summaryTrendStats: ['avg', 'p(50)', 'p(95)', 'p(99)', 'max', 'count'],
     thresholds: { ...perStep, dropped_iterations: ['count==0'], errors: ['rate<0.001'], ...thresholds },
     scenarios: {
@@ -43,7 +43,7 @@ export function summarise(data) {
   };
   const steps = {};
   for (const metric of Object.keys(data.metrics)) {
-    const step = /^http_req_duration\{step:(.+)\}$/.exec(metric);
+    const step = /^http_req_duration\{step:(.+),expected_response:true\}$/.exec(metric);
     if (step && data.metrics[metric].values.count > 0) {
       steps[step[1]] = figures(metric);
     }

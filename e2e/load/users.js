@@ -14,6 +14,8 @@ const acknowledged = new Counter('acknowledged');
 const stale = new Counter('stale');
 /// One in so many writers looks at once for what was written.
 const LOOKS = 10;
+/// Each message has a text of its own, whatever ran before.
+const run = `${Date.now().toString(36)}${Math.floor(Math.random() * 1e9).toString(36)}`;
 const FILE = 'a line of a file that somebody shares with a workroom\n'.repeat(150);
 
 const MIXES = {
@@ -47,6 +49,8 @@ const part = Math.min(people.length, Math.max(scenario.from, ...scenario.stages.
 // Thinking takes no place: a place is taken for the time of one request only.
 export const options = arrivals(2, 0.2, [...mix.map(([, step]) => step), 'own write'], {
   http_req_duration: [`p(95)<${scenario.p95}`, `p(99)<${scenario.p99}`],
+  // Or a server that refuses would be a quick one.
+  refused: ['count==0'],
   stale: ['count==0'],
 });
 export const handleSummary = summarise;
@@ -59,7 +63,7 @@ export default function () {
 }
 
 function say(step, path, person) {
-  const body = { content: `about the project, said at ${Date.now()}` };
+  const body = { content: `about the project, said by ${__VU} for the ${__ITER}. time in ${run}` };
   const looks = Math.random() * LOOKS < 1;
   const answer = ask(step, 'POST', path, { token: person.token, body, expect: 201, read: looks });
   if (!answer) {

@@ -60,9 +60,16 @@ impl Tools {
 
     /// k6, which asks nobody for extensions.
     pub fn k6(&self, deadline: Duration) -> Call {
-        let call = Call::new(self.folder.join("k6"), deadline).dir(&self.repo);
+        let mut call = Call::new(self.folder.join("k6"), deadline).dir(&self.repo);
+        // What a person has set for k6 elsewhere, such as where results go, is not meant for this.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("K6_") {
+                call = call.env_remove(&name);
+            }
+        }
         call.env("K6_AUTO_EXTENSION_RESOLUTION", "false")
             .env("K6_NO_USAGE_REPORT", "true")
+            .env("XDG_CONFIG_HOME", &self.home)
     }
 
     /// What a folder with a kustomization says.

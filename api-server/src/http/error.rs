@@ -221,7 +221,8 @@ impl IntoResponse for ApiError {
             tracing::error!(cause, "request failed");
         }
         let retry = match &self {
-            Self::Unavailable(_) | Self::Unknown | Self::Timeout => Some(1),
+            // Not where the change may have happened: whoever repeats it unasked could do it twice.
+            Self::Unavailable(_) => Some(1),
             // A person has to make room.
             Self::StorageFull => Some(30),
             Self::TooMany { retry_after, .. } => Some(retry_after.as_millis().div_ceil(1_000).max(1)),

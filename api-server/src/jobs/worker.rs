@@ -14,7 +14,8 @@ use super::{JobError, STEP, Tools, perform, scope};
 use crate::domain::task::{Failure, KINDS, Next, Patience, after};
 use crate::entropy;
 use crate::metrics::jobs::JobOutcome;
-use crate::routing::{Scope, StoreError};
+use crate::routing::retry::{Fault, classify};
+use crate::routing::{Scope, StoreError, is_busy};
 use crate::store::jobs::{ClaimJobs, FailJob, FindBacklog, Job, LOST, ReleaseJob, RenewJob};
 
 /// Pause while there is nothing to do.
@@ -212,14 +213,7 @@ fn met(error: &StoreError) -> Failure {
         | StoreError::Conflict(_)
         | StoreError::Encoding(_)
         | StoreError::Corrupt(_) => mistake(),
-        // Data, constraints, syntax and rights: nothing that another attempt would meet otherwise.
-        StoreError::Database(sqlx::Error::Database(refusal))
-            if refusal
-                .code()
-                .is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class))) =>
-        {
-            mistake()
-        }
+        StoreError::Database(error) if classify(error) == Fault::Final && !is_busy(error) => mistake(),
         StoreError::Unavailable(_) | StoreError::Unknown | StoreError::Database(_) => {
             Failure::unavailable("the database was not available")
         }

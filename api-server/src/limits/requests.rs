@@ -1,6 +1,7 @@
 //! The generic cell rate algorithm (GCRA): so many at once, then one for each interval. One number is kept for each key: the time at which
 //! everything admitted so far would have been admitted evenly. Redis' clock counts, so that processes need not agree on theirs.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +20,11 @@ use crate::redis_link::RedisLink;
 /// Most keys that one process counts for itself while Redis is away.
 const MOST_LOCAL: usize = 100_000;
 
+/// Quotas by which one process counts for itself: requests, logins, signups, and what they were before a change.
+const MOST_QUOTAS: usize = 16;
+
 /// How much is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {
     /// Sustained, in a minute.
     pub per_minute: u32,
@@ -81,12 +85,9 @@ type Local = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, S
 pub struct Limiter {
     redis: RedisLink,
     advances: Arc<Advances>,
-    local: Arc<Mutex<Option<Counter>>>,
+    local: Arc<Mutex<HashMap<Quota, Arc<Local>>>>,
     metrics: LimitMetrics,
 }
-
-/// What is counted in this process, and by which quota.
-type Counter = (Quota, Arc<Local>);
 
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,17 +163,14 @@ impl Limiter {
         judge(outcome, quota, DefaultClock::default().now())
     }
 
-    /// A changed quota begins a new count.
+    /// Counts by each quota that is asked for. A configuration that changes often leaves old ones behind; they are forgotten all at once.
     fn local(&self, quota: Quota) -> Arc<Local> {
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, limiter)) = local.as_ref()
-            && *known == quota
-        {
-            return limiter.clone();
+        if local.len() >= MOST_QUOTAS && !local.contains_key(&quota) {
+            local.clear();
         }
-        let limiter: Arc<Local> = Arc::new(RateLimiter::keyed(quota.local()).with_middleware());
-        *local = Some((quota, limiter.clone()));
-        limiter
+        let limiter = || Arc::new(RateLimiter::keyed(quota.local()).with_middleware());
+        local.entry(quota).or_insert_with(limiter).clone()
     }
 }
 

@@ -70,6 +70,7 @@ async fn follow(fleet: &Fleet, instance: &Instance) {
 /// Probes over one connection until that fails; answers how.
 async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection) -> String {
     let mut counted: Option<Instant> = None;
+    let mut replica = false;
     loop {
         if counted.is_none_or(|at| at.elapsed() >= COUNT) {
             counted = Some(Instant::now());
@@ -83,9 +84,6 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
         // A little earlier than a whole interval, or every second probe would miss its beat.
         let guard = pace.beat.mul_f64(0.9).as_secs_f64();
         // A replica that hangs serves nothing new once it is too old; what it is at then goes elsewhere at the same time.
-        let replica = instance
-            .observation()
-            .is_some_and(|seen| seen.role == Role::Replica);
         let deadline = if replica {
             DEADLINE.min(fleet.oldest())
         } else {
@@ -93,6 +91,7 @@ async fn watch(fleet: &Fleet, instance: &Instance, connection: &mut PgConnection
         };
         let due = match timeout(deadline, probe(connection, guard)).await {
             Ok(Ok((observation, due))) => {
+                replica = observation.role == Role::Replica;
                 instance.lost.store(false, Ordering::Relaxed);
                 fleet.record(instance, Some(observation));
                 due

@@ -27,6 +27,9 @@ impl Stream {
     }
 }
 
+/// Items of a page.
+pub const PER_PAGE: usize = 100;
+
 /// Address of the first page of what changed since a time.
 pub fn first(base_url: &str, repository: &str, stream: Stream, since: Option<Timestamp>) -> String {
     let path = match stream {
@@ -36,7 +39,7 @@ pub fn first(base_url: &str, repository: &str, stream: Stream, since: Option<Tim
     let since = since
         .map(|at| format!("&since={}", at.strftime("%Y-%m-%dT%H:%M:%SZ")))
         .unwrap_or_default();
-    format!("{base_url}/repos/{repository}/{path}sort=updated&direction=asc&per_page=100{since}")
+    format!("{base_url}/repos/{repository}/{path}sort=updated&direction=asc&per_page={PER_PAGE}{since}")
 }
 
 #[derive(Deserialize)]

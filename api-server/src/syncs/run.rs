@@ -1,7 +1,7 @@
 //! Does a sync: asks for what is new, page by page, and writes each page with how far it has come in one transaction. Whoever goes on after
 //! a crash begins where the last written page ended, and what was written already is not written again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use axum::http::{Request, header};
@@ -109,6 +109,18 @@ pub async fn run(tools: &Tools, job: &Job) -> Result<(), JobError> {
     Ok(())
 }
 
+/// A record that is there twice counts as it is last.
+fn last_of_each(records: Vec<Record>) -> Vec<Record> {
+    let last: HashMap<String, usize> = records
+        .iter()
+        .enumerate()
+        .map(|(place, record)| (record.external_id.clone(), place))
+        .collect();
+    let mut place = 0..;
+    let is_last = |record: &Record| last.get(&record.external_id).copied() == place.next();
+    records.into_iter().filter(is_last).collect()
+}
+
 impl Run<'_> {
     /// Reads a stream to its end.
     async fn follow(&mut self, stream: Stream) -> Result<(), JobError> {
@@ -137,8 +149,13 @@ impl Run<'_> {
             }
             let next = page.next.clone();
             let newest = page.newest;
-            // What is behind a tag was read to its end, or it would be skipped for ever.
-            let seen = if next.is_none() { tag.clone() } else { None };
+            // What is behind a tag was read to its end, or it would be skipped for ever; what comes behind a full page does not change it.
+            let full = page.records.len() + page.skipped >= github::PER_PAGE;
+            let seen = if next.is_none() && !(full && newest.is_some()) {
+                tag.clone()
+            } else {
+                None
+            };
             self.write(
                 stream,
                 page,
@@ -205,6 +222,7 @@ impl Run<'_> {
     /// again, which are then known.
     async fn write(&mut self, stream: Stream, mut page: Page, seen: Option<Seen>) -> Result<(), JobError> {
         let before = serde_json::to_value(&self.progress).map_err(StoreError::from)?;
+        page.records = last_of_each(page.records);
         while page.records.len() > PART {
             let rest = page.records.split_off(PART);
             self.store(std::mem::replace(&mut page.records, rest), before.clone())

@@ -4,7 +4,7 @@ use api_server::http::openapi;
 use api_server::run::EXAMPLE;
 use crds::config::{Config, parse};
 
-use crate::app::TestApp;
+use crate::app::{TestApp, until};
 
 #[test]
 fn the_committed_openapi_document_is_current() {
@@ -181,4 +181,30 @@ async fn the_explorer_is_served_with_all_that_it_needs() {
     assert!(start.text.contains("/openapi.json"), "{}", start.text);
     app.get("/openapi.json").await.expect(200);
     app.get("/docs/nothing").await.expect(404);
+}
+
+/// What a server is configured with and what it sees of the database, for whoever operates it: on the operations port alone, and no secret.
+#[tokio::test]
+async fn the_operations_port_tells_what_a_server_sees() {
+    let app = TestApp::start().await;
+    let config = app.ops("/debug/config").await.expect(200);
+    assert_eq!(config.json()["cache"]["enabled"], true);
+    for secret in ["TANKA_TEST_PG_APP_PASSWORD", "TANKA_TEST_REDIS_PASSWORD"] {
+        assert!(!config.text.contains(&std::env::var(secret).unwrap()), "{secret}");
+    }
+    until("all instances are seen", async || {
+        let seen = app.ops("/debug/instances").await.expect(200).json();
+        let mut roles: Vec<&str> = seen
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|instance| instance["role"].as_str())
+            .collect();
+        roles.sort_unstable();
+        roles == ["primary", "replica", "replica"]
+    })
+    .await;
+    for path in ["/debug/config", "/debug/instances"] {
+        app.get(path).await.expect(404);
+    }
 }

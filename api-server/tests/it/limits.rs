@@ -185,19 +185,15 @@ async fn a_crowd_that_logs_in_is_refused_in_part_and_cached_reads_go_on() {
 /// F53, key `rateLimit.signupPerMinute`: accounts that one address asks for; who comes from elsewhere does not notice.
 #[tokio::test]
 async fn signups_of_an_address_are_limited() {
-    let limits = "rateLimit: {requestsPerMinute: 1000, burst: 1000, loginPerMinute: 10000, signupPerMinute: 3}";
+    let limits =
+        "rateLimit: {requestsPerMinute: 1000, burst: 1000, loginPerMinute: 10000, signupPerMinute: 3}";
     let app = TestApp::builder().config(limits).start().await;
     let signup = async |address: &str| {
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
         let body = json!({"email": email, "password": "correct horse battery", "name": "New"});
         let from = [("x-forwarded-for", address)];
-        app.send(
-            Method::POST,
-            &app.url("/api/v1/auth/signup"),
-            &from,
-            Some(body),
-        )
-        .await
+        app.send(Method::POST, &app.url("/api/v1/auth/signup"), &from, Some(body))
+            .await
     };
     let address = "203.0.113.77";
     for _ in 0..3 {

@@ -103,7 +103,8 @@ async fn a_minute_passes() {
     connect("postgres", 0).await.execute(age).await.unwrap();
     for instance in 0..3 {
         until("the age is everywhere", async || {
-            let young = "SELECT count(*) FROM cache_invalidations WHERE created_at > now() - interval '1 minute'";
+            let young =
+                "SELECT count(*) FROM cache_invalidations WHERE created_at > now() - interval '1 minute'";
             let row = connect("postgres", instance)
                 .await
                 .fetch_one(young)

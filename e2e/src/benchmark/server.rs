@@ -16,6 +16,7 @@ use crate::dev::Folder;
 use crate::services::ports;
 
 const PATIENCE: Duration = Duration::from_mins(2);
+const SCRAPE: Duration = Duration::from_secs(2);
 /// Between two looks at whether a server is ready: shorter than what is measured with it.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -110,7 +111,8 @@ impl Server {
 
     /// What it says of itself.
     pub async fn exposition(&self) -> Result<Exposition> {
-        Ok(Exposition::parse(&scrape(&self.ops).await?))
+        let text = timeout(SCRAPE, scrape(&self.ops)).await;
+        Ok(Exposition::parse(&text.context("the metrics do not come")??))
     }
 
     /// The port of the API.

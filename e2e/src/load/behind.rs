@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -11,13 +11,17 @@ use super::catalogue::{Does, Scenario};
 use crate::benchmark::exposition::Exposition;
 use crate::benchmark::report::Report;
 use crate::benchmark::server::Server;
+use crate::services::postgres::Cluster;
 
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_secs(1);
 const STATEMENTS: &str = "tanka_database_statement_duration_seconds";
 const VALIDATION: &str = "tanka_access_tokens_validation_seconds";
 const LOOKUPS: &str = "tanka_cache_lookups_total";
 const POOL: &str = "tanka_database_pool_connections";
-const LAG: &str = "tanka_database_replica_lag_seconds";
+/// Seconds until the later replica has replayed what was written; a replica that does not stream is infinitely late.
+const REPLAY: &str =
+    "SELECT CASE WHEN count(*) < 2 THEN 'inf' ELSE coalesce(max(extract(epoch FROM replay_lag)), 0)::text END
+                        FROM pg_stat_replication WHERE state = 'streaming'";
 
 /// What was seen.
 #[derive(Debug)]
@@ -34,32 +38,53 @@ pub struct Behind {
     processor: f64,
 }
 
-impl Behind {
-    /// Watches until `work` ends; answers what it answers, too.
-    pub async fn watch<T>(server: &Server, work: impl Future<Output = Result<T>>) -> Result<(T, Self)> {
-        let before = server.exposition().await?;
-        let (resident, processor) = (server.resident()?, server.processor()?);
-        let (mut used, mut looks, mut most, mut lag) = (0.0, 0.0, 0.0_f64, 0.0_f64);
+/// What was seen on the way.
+#[derive(Debug, Default)]
+struct Looks {
+    looks: f64,
+    used: f64,
+    most: f64,
+    lag: f64,
+}
+
+impl Looks {
+    /// Looks again and again; a look that fails is left out.
+    async fn go_on(&mut self, server: &Server, postgres: &Cluster) {
         let mut ticks = interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        tokio::pin!(work);
-        let done = loop {
-            tokio::select! {
-                done = &mut work => break done?,
-                _ = ticks.tick() => {
-                    let said = server.exposition().await?;
-                    used += said.sum(POOL, &["state=\"used\""]);
-                    most = most.max(said.sum(POOL, &["state=\"max\""]));
-                    looks += 1.0;
-                    lag = said.values(LAG, &[]).fold(lag, f64::max);
-                }
+        loop {
+            ticks.tick().await;
+            if let Ok(said) = server.exposition().await {
+                self.used += said.sum(POOL, &["state=\"used\""]);
+                self.most = self.most.max(said.sum(POOL, &["state=\"max\""]));
+                self.looks += 1.0;
             }
+            if let Ok(text) = postgres.query(0, REPLAY).await {
+                self.lag = self.lag.max(text.parse().unwrap_or(f64::INFINITY));
+            }
+        }
+    }
+}
+
+impl Behind {
+    /// Watches until `work` ends; answers what it answers, too.
+    pub async fn watch<T>(
+        server: &Server,
+        postgres: &Cluster,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Self)> {
+        let before = server.exposition().await?;
+        let (resident, processor) = (server.resident()?, server.processor()?);
+        let mut seen = Looks::default();
+        let done = tokio::select! {
+            done = work => done?,
+            () = seen.go_on(server, postgres) => bail!("nobody looks any more"),
         };
         let behind = Self {
             before,
             after: server.exposition().await?,
-            used: (used / f64::max(looks, 1.0), most),
-            lag,
+            used: (seen.used / f64::max(seen.looks, 1.0), seen.most),
+            lag: seen.lag,
             resident: (resident, server.resident()?),
             processor: server.processor()? - processor,
         };

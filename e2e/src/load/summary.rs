@@ -33,6 +33,8 @@ pub struct Summary {
     pub steps: BTreeMap<String, Figures>,
     /// Over the whole run.
     pub requests_per_second: f64,
+    /// Times that a script did its part.
+    pub iterations: f64,
     /// The share of requests that failed.
     pub error_rate: f64,
     /// Requests that were told when to come again.
@@ -116,6 +118,7 @@ mod tests {
             all: figures.clone(),
             steps: BTreeMap::from([("login".to_owned(), figures)]),
             requests_per_second: 10.0,
+            iterations: 10.0,
             error_rate: 0.0,
             refused: 3.0,
             dropped: 0.0,
