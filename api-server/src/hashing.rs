@@ -18,10 +18,11 @@ use crate::metrics::{Counted, HashingMetrics};
 /// 19 MiB and two passes, the least that OWASP recommends for Argon2id.
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
-/// Requests that may wait for each running hash: at 30 ms each the last one waits about a second.
-const WAITING_PER_SLOT: usize = 32;
-/// How long a request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Requests that may wait for each running hash. At 30 to 50 ms each the last one is answered within half a second: whoever would wait longer
+/// is told at once to come again.
+const WAITING_PER_SLOT: usize = 8;
+/// How long a request waits for its turn, should hashes take longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Hashes at the same time, whatever the machine: they take 19 MiB each of what the container may have.
 const MOST: usize = 4;
 /// Niceness of these threads: a tenth of the weight of a thread that serves. Reads take the cores when they want them, and logins still

@@ -304,6 +304,8 @@ async fn current_plan(plans: &[Plan], id: Uuid, on: &mut ReadHandle<'_>) -> Resu
     }
 }
 
+/// Hours and no sums: each plan has a time zone, steps and times of day of its own, so that what an hour costs depends on the plan. It is
+/// computed once a day and person, of at most 8,760 rows.
 async fn last_year(
     user_id: Uuid,
     now: Timestamp,
