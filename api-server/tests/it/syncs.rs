@@ -237,8 +237,8 @@ async fn a_page_of_one_moment_does_not_end_the_reading() {
         github.change(number, "opens", "2026-01-01T00:00:00Z");
     }
     let path = start(&app, &owner, github.body("a/b")).await;
-    let done = task(&app, &owner, &path, "succeeded").await;
-    assert_eq!(done["result"]["written"], 5, "{done}");
+    task(&app, &owner, &path, "succeeded").await;
+    assert_eq!(memories(&owner).await.len(), 5);
 }
 
 /// What a task writes to can be gone when its turn comes: then it ends, and says so, instead of trying for ever.
@@ -268,7 +268,8 @@ async fn a_sync_into_a_workroom_that_is_gone_ends() {
 #[tokio::test]
 async fn a_large_page_is_written_whole() {
     const MANY: usize = 250;
-    let app = working().start().await;
+    // A server of another test that ends in the middle of the work would have written a part of what is counted here.
+    let app = working().alone().start().await;
     let owner = app.person().await;
     let items: Vec<Value> = (0..MANY)
         .map(|number| json!({"id": number.to_string(), "title": format!("Item {number}")}))
