@@ -11,7 +11,7 @@ const BAD_ENVIRONMENT: u8 = 2;
 // One thread: the kernel ties "die with your parent" to the thread that started a process.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match e2e::run(Cli::parse()).await {
+    match Box::pin(e2e::run(Cli::parse())).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("e2e: {error:#}");

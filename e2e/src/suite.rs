@@ -108,6 +108,17 @@ async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
     steps
         .run("take down what the machine is like", cluster.snapshot(&before))
         .await?;
+    Box::pin(integration(paths, steps)).await?;
+    contract(paths, steps).await?;
+    let outcome = end_to_end(paths, steps).await;
+    steps.run("remove the cluster", cluster.down()).await?;
+    outcome?;
+    steps
+        .run("the machine is as it was", cluster.check_clean(&before))
+        .await
+}
+
+async fn integration(paths: &Paths, steps: &mut Steps) -> Result<()> {
     steps
         .run(
             "integration: real PostgreSQL and Redis",
@@ -115,14 +126,10 @@ async fn layers(paths: &Paths, steps: &mut Steps) -> Result<()> {
         )
         .await?;
     steps
-        .run("load: one user, then a hundred, played by k6", load::smoke(paths))
-        .await?;
-    contract(paths, steps).await?;
-    let outcome = end_to_end(paths, steps).await;
-    steps.run("remove the cluster", cluster.down()).await?;
-    outcome?;
-    steps
-        .run("the machine is as it was", cluster.check_clean(&before))
+        .run(
+            "load: one user, then a hundred, played by k6",
+            Box::pin(load::smoke(paths)),
+        )
         .await
 }
 

@@ -93,7 +93,8 @@ async fn read(request: Request, app: &App) -> Result<(bytes::Bytes, [u8; 32]), A
 
 /// A body that could not be read to its end.
 fn broken(error: &axum::Error) -> ApiError {
-    let too_long = std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>());
+    let too_long =
+        std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
     if too_long {
         ApiError::TooLarge
     } else {

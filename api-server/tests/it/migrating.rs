@@ -248,7 +248,7 @@ async fn migrating_under_load_loses_no_request() {
         assert_eq!(migrate_twice(&target).await, 0);
         took
     };
-    let (load, took) = meanwhile(&app, update).await;
+    let (load, took) = Box::pin(meanwhile(&app, update)).await;
     let slowest = load.unharmed();
     let answered = load.answered.load(Ordering::SeqCst);
     println!("{answered} requests around a migration of {took:?}, the slowest took {slowest:?}");
@@ -285,7 +285,7 @@ async fn a_migration_that_waits_for_a_lock_gives_way_and_tries_again() {
         let (applied, gave_way) = tokio::join!(migrate::run(&target), watch);
         (applied.unwrap(), gave_way)
     };
-    let (load, (applied, gave_way)) = meanwhile(&app, update).await;
+    let (load, (applied, gave_way)) = Box::pin(meanwhile(&app, update)).await;
     assert_eq!(applied, 1);
     assert_eq!(migrate::run(&target).await.unwrap(), 0);
     let slowest = load.unharmed();

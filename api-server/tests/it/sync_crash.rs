@@ -111,13 +111,13 @@ fn issues(source: &Source, uri: &Uri) -> (usize, Response) {
         })
         .collect();
     let body = Value::from(list).to_string();
-    let last = shown.last().copied().unwrap_or_default();
+    let newest = shown.last().copied().unwrap_or_default();
     if changed.len() <= 2 * page {
-        return (last, body.into_response());
+        return (newest, body.into_response());
     }
     let next = format!("{}{}?since={since}&page={}", source.url, uri.path(), page + 1);
     let link = [("link", format!("<{next}>; rel=\"next\""))];
-    (last, (link, body).into_response())
+    (newest, (link, body).into_response())
 }
 
 /// A number that the database answers.

@@ -41,7 +41,7 @@ pub struct Behind {
 /// What was seen on the way.
 #[derive(Debug, Default)]
 struct Looks {
-    looks: f64,
+    times: f64,
     used: f64,
     most: f64,
     lag: f64,
@@ -57,7 +57,7 @@ impl Looks {
             if let Ok(said) = server.exposition().await {
                 self.used += said.sum(POOL, &["state=\"used\""]);
                 self.most = self.most.max(said.sum(POOL, &["state=\"max\""]));
-                self.looks += 1.0;
+                self.times += 1.0;
             }
             if let Ok(text) = postgres.query(0, REPLAY).await {
                 self.lag = self.lag.max(text.parse().unwrap_or(f64::INFINITY));
@@ -83,7 +83,7 @@ impl Behind {
         let behind = Self {
             before,
             after: server.exposition().await?,
-            used: (seen.used / f64::max(seen.looks, 1.0), seen.most),
+            used: (seen.used / f64::max(seen.times, 1.0), seen.most),
             lag: seen.lag,
             resident: (resident, server.resident()?),
             processor: server.processor()? - processor,
